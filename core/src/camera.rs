@@ -1,0 +1,84 @@
+//! Cameras: how to reach each one, and what is to be kept of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CameraId, ServerId};
+
+/// A camera as its recording server owns it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Camera {
+    /// Its id, the same on whichever server films it.
+    pub id: CameraId,
+    /// Its name as people see it.
+    pub name: String,
+    /// The recording server that owns it.
+    pub server: ServerId,
+    /// Its RTSP address, without credentials (RFC 2326 `rtsp://` or `rtsps://`).
+    pub url: String,
+    /// How to sign in to it, if it asks.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
+    /// When it is recorded.
+    #[serde(default)]
+    pub recording: RecordingMode,
+    /// How long and how much of it is kept.
+    #[serde(default)]
+    pub retention: Retention,
+    /// Which cameras stay when a failover server has not room for all: the highest stay.
+    #[serde(default)]
+    pub priority: i32,
+    /// How many RTSP sessions it allows at once, where known.
+    #[serde(default)]
+    pub max_sessions: Option<u32>,
+    /// A disabled camera is not connected to.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// Basic or Digest credentials (RFC 7617, RFC 7616). Never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// The user's name.
+    pub username: String,
+    /// The password, in clear: it is encrypted with its whole bundle, on its way and on disk.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When a camera is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordingMode {
+    /// All the time.
+    #[default]
+    Continuous,
+    /// Never: it is connected to for live view only.
+    LiveOnly,
+}
+
+/// What is kept of a camera's recordings: whatever breaks one of the limits goes, oldest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Kept for at most this many seconds after it was recorded; without it, for as long as there is room.
+    #[serde(default)]
+    pub max_age_seconds: Option<u64>,
+    /// At most this many bytes on disk; without it, as many as there is room for.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+}

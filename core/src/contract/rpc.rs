@@ -1,0 +1,160 @@
+//! Requests between services, on `understudy.rpc`. Each has a deadline; each may be sent twice.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    api::{CameraEdit, CameraView, DomainView, FailoverView, LicensesView, Problem, Protection, ServerView},
+    heartbeat::SealedBundle,
+};
+use crate::{
+    camera::Camera,
+    ids::{CameraId, FailoverId, LicenseKeyId, ServerId},
+    policy::{Pairing, Policy},
+    server::Server,
+    settings::BundleHash,
+};
+
+/// The answer to any request.
+pub type Answer<T> = Result<T, Problem>;
+
+/// What the orchestrator is asked; it answers with `Answer<OrchestratorReply>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", content = "with", rename_all = "snake_case")]
+pub enum OrchestratorRequest {
+    /// All domains → `Domains`.
+    ListDomains,
+    /// All servers → `Servers`.
+    ListServers,
+    /// Enrols a server → `Server`. The same again is no error.
+    AddServer(Server),
+    /// Removes a server → `Done`.
+    RemoveServer(ServerId),
+    /// Sets which failover servers may stand in → `Protection`.
+    SetPairing {
+        /// For which recording server.
+        server: ServerId,
+        /// Which.
+        pairing: Pairing,
+    },
+    /// Sets the failover settings → `Protection`.
+    SetPolicy {
+        /// For which recording server.
+        server: ServerId,
+        /// The settings.
+        policy: Policy,
+    },
+    /// Pairing and failover settings → `Protection`.
+    GetProtection(ServerId),
+    /// All cameras → `Cameras`.
+    ListCameras,
+    /// Adds cameras → `Cameras`. All or none; the same again is no error.
+    AddCameras(Vec<Camera>),
+    /// Changes a camera → `Cameras` with that one.
+    EditCamera {
+        /// Which.
+        camera: CameraId,
+        /// What changes.
+        edit: CameraEdit,
+    },
+    /// Removes a camera → `Done`.
+    RemoveCamera(CameraId),
+    /// All failovers, newest first → `Failovers`.
+    ListFailovers,
+    /// One failover → `Failover`.
+    GetFailover(FailoverId),
+    /// Starts a failover by hand → `Failover`.
+    StartFailover {
+        /// Which recording server.
+        server: ServerId,
+        /// By which failover server; the closest match without it.
+        stand_in: Option<ServerId>,
+        /// Who asks.
+        by: String,
+    },
+    /// Ends a recording server's failover → `Failover`.
+    StopFailover {
+        /// Which recording server.
+        server: ServerId,
+        /// Who asks.
+        by: String,
+    },
+    /// Ends the synchronisation: what was not transferred completely is removed → `Failover`.
+    StopRestoration {
+        /// Which failover.
+        failover: FailoverId,
+        /// Who asks.
+        by: String,
+    },
+    /// Settings by hash, for a server that has an assignment and not the bundle → `Bundle`.
+    GetBundle(BundleHash),
+}
+
+/// What the orchestrator answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "with", rename_all = "snake_case")]
+pub enum OrchestratorReply {
+    /// Done.
+    Done,
+    /// Domains.
+    Domains(Vec<DomainView>),
+    /// Servers.
+    Servers(Vec<ServerView>),
+    /// One server.
+    Server(Box<ServerView>),
+    /// Pairing and failover settings.
+    Protection(Protection),
+    /// Cameras.
+    Cameras(Vec<CameraView>),
+    /// Failovers.
+    Failovers(Vec<FailoverView>),
+    /// One failover.
+    Failover(Box<FailoverView>),
+    /// A bundle.
+    Bundle(SealedBundle),
+}
+
+/// What the licence ledger is asked; it answers with `Answer<LicenseReply>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", content = "with", rename_all = "snake_case")]
+pub enum LicenseRequest {
+    /// All keys → `Licenses`.
+    List,
+    /// Adds a signed key to a server → `Licenses`. The same again is no error.
+    Add {
+        /// The signed text.
+        key: String,
+        /// Who uses it.
+        server: ServerId,
+    },
+    /// Removes a key → `Licenses`.
+    Remove(LicenseKeyId),
+    /// Moves all keys of `from` to `to` for a failover → `Moved`. The same again is no error and does nothing;
+    /// nor does it do anything once that failover's keys were given back.
+    Transfer {
+        /// The failover: makes it happen once.
+        failover: FailoverId,
+        /// Who holds them.
+        from: ServerId,
+        /// Who gets them.
+        to: ServerId,
+    },
+    /// Gives a failover's keys back → `Moved`. The same again is no error; before its transfer, it makes that
+    /// transfer never happen.
+    GiveBack {
+        /// The failover.
+        failover: FailoverId,
+    },
+}
+
+/// What the licence ledger answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "with", rename_all = "snake_case")]
+pub enum LicenseReply {
+    /// The ledger.
+    Licenses(LicensesView),
+    /// Keys have another holder, or had already.
+    Moved {
+        /// For how many devices.
+        devices: u32,
+    },
+}
