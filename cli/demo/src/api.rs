@@ -23,7 +23,10 @@ pub struct Api {
 impl Api {
     /// The API of the console that listens at `address`.
     pub fn new(address: SocketAddr) -> Self {
-        Self { base: format!("http://{address}/api/v1"), client: Client::new() }
+        Self {
+            base: format!("http://{address}/api/v1"),
+            client: Client::new(),
+        }
     }
 
     /// Sends a request and reads the answer.
@@ -37,7 +40,10 @@ impl Api {
         body: Option<&impl Serialize>,
     ) -> Result<T, DemoError> {
         let answer = self.send(method, path, body).await?;
-        let text = answer.text().await.map_err(|error| DemoError::Api(error.to_string()))?;
+        let text = answer
+            .text()
+            .await
+            .map_err(|error| DemoError::Api(error.to_string()))?;
         let text = if text.is_empty() { "null" } else { &text };
         serde_json::from_str(text).map_err(|error| DemoError::Api(format!("{path}: {error}: {text}")))
     }
@@ -52,7 +58,10 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request.send().await.map_err(|error| DemoError::Api(format!("{path}: {error}")))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| DemoError::Api(format!("{path}: {error}")))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -115,7 +124,9 @@ impl Api {
     /// # Errors
     /// As [`Api::call`].
     pub async fn add_server(&self, server: &Server) -> Result<(), DemoError> {
-        self.call(Method::POST, "servers", Some(server)).await.map(|_: serde_json::Value| ())
+        self.call(Method::POST, "servers", Some(server))
+            .await
+            .map(|_: serde_json::Value| ())
     }
 
     /// Adds cameras.
@@ -123,7 +134,9 @@ impl Api {
     /// # Errors
     /// As [`Api::call`].
     pub async fn add_cameras(&self, cameras: &[Camera]) -> Result<(), DemoError> {
-        self.call(Method::POST, "cameras", Some(&cameras)).await.map(|_: serde_json::Value| ())
+        self.call(Method::POST, "cameras", Some(&cameras))
+            .await
+            .map(|_: serde_json::Value| ())
     }
 
     /// Sets which failover servers may stand in.
@@ -132,7 +145,9 @@ impl Api {
     /// As [`Api::call`].
     pub async fn pair(&self, server: &str, pairing: &Pairing) -> Result<(), DemoError> {
         let path = format!("servers/{server}/pairings");
-        self.call(Method::PUT, &path, Some(pairing)).await.map(|_: serde_json::Value| ())
+        self.call(Method::PUT, &path, Some(pairing))
+            .await
+            .map(|_: serde_json::Value| ())
     }
 
     /// Sets the failover settings.
@@ -141,7 +156,9 @@ impl Api {
     /// As [`Api::call`].
     pub async fn set_policy(&self, server: &str, policy: &Policy) -> Result<(), DemoError> {
         let path = format!("servers/{server}/failover-policy");
-        self.call(Method::PUT, &path, Some(policy)).await.map(|_: serde_json::Value| ())
+        self.call(Method::PUT, &path, Some(policy))
+            .await
+            .map(|_: serde_json::Value| ())
     }
 
     /// Adds a licence key to a server.
@@ -150,7 +167,9 @@ impl Api {
     /// As [`Api::call`].
     pub async fn add_license(&self, server: &str, key: &str) -> Result<(), DemoError> {
         let body = serde_json::json!({ "server": server, "key": key });
-        self.call(Method::POST, "licenses", Some(&body)).await.map(|_: serde_json::Value| ())
+        self.call(Method::POST, "licenses", Some(&body))
+            .await
+            .map(|_: serde_json::Value| ())
     }
 
     /// Starts a failover by hand.

@@ -36,7 +36,13 @@ pub struct Process {
 
 impl Process {
     /// Describes a process: `<executable> <arguments>`, whose `/healthz` answers at `health`.
-    pub fn new(executable: &Path, name: &str, arguments: Vec<String>, health: SocketAddr, logs: &Path) -> Self {
+    pub fn new(
+        executable: &Path,
+        name: &str,
+        arguments: Vec<String>,
+        health: SocketAddr,
+        logs: &Path,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             executable: executable.to_owned(),
@@ -72,7 +78,10 @@ impl Process {
             .stdout(clone(&log)?)
             .stderr(log)
             .spawn()
-            .map_err(DemoError::io(format!("can't start {}", self.executable.display())))?;
+            .map_err(DemoError::io(format!(
+                "can't start {}",
+                self.executable.display()
+            )))?;
         self.child = Some(child);
         Ok(())
     }
@@ -88,7 +97,10 @@ impl Process {
             if let Some(status) = self.ended() {
                 return Err(self.failure(&format!("ended at its start ({status})")));
             }
-            if reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+            if reqwest::get(&url)
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -100,18 +112,27 @@ impl Process {
 
     /// What `/readyz` says: its status and its body; none if it does not answer.
     pub async fn readiness(&self) -> Option<(u16, String)> {
-        let answer = reqwest::get(format!("http://{}/readyz", self.health)).await.ok()?;
+        let answer = reqwest::get(format!("http://{}/readyz", self.health))
+            .await
+            .ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
     /// What `/metrics` says.
     pub async fn metrics(&self) -> Option<String> {
-        reqwest::get(format!("http://{}/metrics", self.health)).await.ok()?.text().await.ok()
+        reqwest::get(format!("http://{}/metrics", self.health))
+            .await
+            .ok()?
+            .text()
+            .await
+            .ok()
     }
 
     /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+        self.child
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// Waits for it to end by itself.
@@ -155,7 +176,9 @@ impl Process {
 
     /// Its process id while it runs.
     pub fn pid(&self) -> Option<i32> {
-        self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+        self.child
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok())
     }
 
     /// Its name in the fleet, e.g. `ingest@recorder-1`.

@@ -1,1 +1,121 @@
-//! To come.
+//! The demo's report: its fields are a contract (`design.md`), extended but never renamed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What one demo showed. Seconds are rounded to milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// How many cameras.
+    pub cameras: usize,
+    /// `kill` or `manual`.
+    pub failure: String,
+    /// Whether the cameras began with a key frame for each client, as some real ones do.
+    pub key_frame_on_connect: bool,
+    /// Decision − kill; 0 by hand.
+    pub detection_seconds: f64,
+    /// Latest first frame on the failover server − decision.
+    pub takeover_seconds: f64,
+    /// Longest wait from a camera's first RTP packet to its first key frame.
+    pub keyframe_wait_seconds: f64,
+    /// `takeover_seconds` with each camera's own key-frame wait taken out.
+    pub takeover_net_seconds: f64,
+    /// Frames numbered by the cameras from the first recorded to the last recorded.
+    pub frames_sent: u64,
+    /// Of these, found in the recording server's archive after failback.
+    pub frames_recorded: u64,
+    /// Of these, not found.
+    pub frames_lost: u64,
+    /// The most that one camera lost.
+    pub frames_lost_worst_camera: u64,
+    /// The most that one camera may lose.
+    pub frames_lost_bound: u64,
+    /// Between the sending times of neighbouring recorded frames.
+    pub longest_gap_seconds: f64,
+    /// From `failover.restoring` to `failover.completed`.
+    pub failback_seconds: f64,
+    /// Size of the failover server's files.
+    pub failback_bytes: u64,
+    /// Files whose hash after failback is that of before.
+    pub segments_verified: u64,
+    /// Files whose hash is another, or that did not arrive.
+    pub segments_mismatched: u64,
+    /// Licensed devices per server.
+    pub licenses: Licenses,
+    /// Whether the recording server's settings are those of before, byte for byte.
+    pub settings_restored: bool,
+    /// What was promised and did not hold; empty when all did.
+    pub broken: Vec<String>,
+}
+
+/// Licensed devices per server, from the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Licenses {
+    /// Before the fault.
+    pub before: BTreeMap<String, u32>,
+    /// While the failover server serves.
+    pub during: BTreeMap<String, u32>,
+    /// After failback.
+    pub after: BTreeMap<String, u32>,
+}
+
+impl Report {
+    /// The report for people, line by line.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("cameras            {} ({})", self.cameras, self.failure),
+            format!("detection          {:.3} s", self.detection_seconds),
+            format!(
+                "takeover           {:.3} s, of which {:.3} s waiting for the cameras' key frames at most; {:.3} s net",
+                self.takeover_seconds, self.keyframe_wait_seconds, self.takeover_net_seconds
+            ),
+            format!(
+                "frames             {} sent, {} recorded, {} lost ({} at most per camera, {} allowed)",
+                self.frames_sent,
+                self.frames_recorded,
+                self.frames_lost,
+                self.frames_lost_worst_camera,
+                self.frames_lost_bound
+            ),
+            format!("longest gap        {:.3} s", self.longest_gap_seconds),
+            format!(
+                "failback           {:.1} MB in {:.3} s, {} segments verified, {} mismatched",
+                self.failback_bytes as f64 / 1e6,
+                self.failback_seconds,
+                self.segments_verified,
+                self.segments_mismatched
+            ),
+            format!(
+                "licences           before {}; during {}; after {}",
+                holders(&self.licenses.before),
+                holders(&self.licenses.during),
+                holders(&self.licenses.after)
+            ),
+            format!(
+                "settings restored  {}",
+                if self.settings_restored { "yes" } else { "NO" }
+            ),
+        ];
+        lines.extend(
+            self.broken
+                .iter()
+                .map(|what| format!("BROKEN             {what}")),
+        );
+        lines
+    }
+}
+
+fn holders(devices: &BTreeMap<String, u32>) -> String {
+    let held: Vec<String> = devices
+        .iter()
+        .filter(|(_, devices)| **devices > 0)
+        .map(|(server, devices)| format!("{server} {devices}"))
+        .collect();
+    if held.is_empty() {
+        "nobody".to_owned()
+    } else {
+        held.join(", ")
+    }
+}

@@ -1,1 +1,541 @@
-//! To come.
+//! The main job, told once: cameras are recorded, the server is killed, a failover server takes over, the
+//! server comes back, the recordings are handed back and verified, and a report is made of it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use understudy_core::{contract::event::Event, policy::Policy, server::Mode};
+
+use crate::{
+    DemoError,
+    display::Display,
+    frames,
+    keep::Keeper,
+    listener::{Facts, Heard, Listener, now_us},
+    measure::{Figures, Seen, figures},
+    report::{Licenses, Report},
+    rig::{Plan, Rig, ServerPlan, eventually},
+};
+
+/// The recording server of the story.
+pub const ORIGINAL: &str = "recorder-1";
+/// What its cameras send: frames a second.
+pub const FPS: u32 = 15;
+/// Frames between key frames: one second.
+pub const GOP: u32 = 15;
+/// Bits a second of one camera.
+pub const BITRATE: u32 = 2_000_000;
+/// Length of a fragment of a recording: what a kill may cost.
+const FRAGMENT_SECONDS: f64 = 0.25;
+/// How long the fleet films before the fault, between takeover and return, and after failback.
+const FILM: Duration = Duration::from_secs(8);
+/// Far longer than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How the recording server is taken away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Failure {
+    /// Its processes are killed with SIGKILL; it is noticed by its silence.
+    #[default]
+    Kill,
+    /// A person starts the failover.
+    Manual,
+}
+
+impl Failure {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// What is to be shown.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `understudy` executable.
+    pub executable: PathBuf,
+    /// How many cameras.
+    pub cameras: usize,
+    /// How the recording server is taken away.
+    pub failure: Failure,
+    /// Leave the folder with logs and recordings.
+    pub keep: bool,
+    /// More arguments for the simulator.
+    pub simulator: Vec<String>,
+}
+
+/// Tells the story in a temporary folder (below `TMPDIR`), and takes everything away again.
+///
+/// # Errors
+/// [`DemoError`] if something did not work at all. What was promised and did not hold stands in the report.
+pub async fn tell(options: &Options, display: &Display) -> Result<Report, DemoError> {
+    let mut folder = tempfile::Builder::new()
+        .prefix("understudy-demo-")
+        .tempdir()
+        .map_err(DemoError::io(
+            "can't create a temporary folder; set TMPDIR to one that is writable",
+        ))?;
+    if options.keep {
+        folder.disable_cleanup(true);
+        display.say(format!("logs and recordings stay in {}", folder.path().display()));
+    }
+    display.say(
+        "starting RabbitMQ, the host's services, one recording server, two failover servers and the cameras",
+    );
+    let rig = Rig::start(plan(options, folder.path())).await?;
+    let told = Told {
+        rig,
+        display,
+        options,
+    };
+    told.tell().await
+}
+
+fn plan(options: &Options, folder: &Path) -> Plan {
+    let cameras = u32::try_from(options.cameras).unwrap_or(u32::MAX);
+    let numbers = [
+        ("--codec", "h264".to_owned()),
+        ("--fps", FPS.to_string()),
+        ("--gop", GOP.to_string()),
+        ("--bitrate", BITRATE.to_string()),
+    ];
+    let mut simulator: Vec<String> = numbers
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+    simulator.extend(options.simulator.iter().cloned());
+    Plan {
+        executable: options.executable.clone(),
+        folder: folder.to_owned(),
+        cameras: options.cameras,
+        enroll_cameras: true,
+        simulator,
+        servers: vec![
+            ServerPlan::recording(ORIGINAL, "Recording server 1", cameras.max(100)),
+            ServerPlan::failover("failover-1", "Failover server 1", cameras.max(100)),
+            ServerPlan::failover("failover-2", "Failover server 2", cameras.max(100) * 2),
+        ],
+        beat: Duration::from_millis(200),
+        segment: Duration::from_secs(10),
+        policy: Policy {
+            automatic: true,
+            disconnection_ms: 1000,
+            stop_automatically: true,
+            ..Policy::default()
+        },
+        extra_configuration: String::new(),
+    }
+}
+
+struct Told<'a> {
+    rig: Rig,
+    display: &'a Display,
+    options: &'a Options,
+}
+
+/// The settings of a recording server as the API gives them: cameras and failover settings.
+type Settings = (Vec<serde_json::Value>, serde_json::Value);
+
+impl Told<'_> {
+    async fn tell(mut self) -> Result<Report, DemoError> {
+        let listener = Listener::start(self.rig.broker.url()).await?;
+        let mut facts = listener.facts();
+        self.all_film(ORIGINAL).await?;
+        self.protected().await?;
+        self.display.say(format!(
+            "{} cameras are recorded on {ORIGINAL}",
+            self.options.cameras
+        ));
+        self.film("before the fault").await;
+        let settings = self.settings().await?;
+        let mut licenses = Licenses {
+            before: self.devices().await?,
+            ..Licenses::default()
+        };
+        let keepers = self.keepers();
+
+        let (killed_at_us, started) = self.fail(&mut facts).await?;
+        let stand_in = self.serving(&mut facts).await?;
+        licenses.during = self.devices_at(&stand_in).await?;
+        self.film("on the failover server").await;
+
+        self.come_back().await?;
+        let (restoring, completed) = self.restored(&mut facts).await?;
+        licenses.after = self.devices_at(ORIGINAL).await?;
+        self.erased(&stand_in).await?;
+        self.all_film(ORIGINAL).await?;
+        self.film("after failback").await;
+
+        self.display
+            .say("counting: every file is read again and hashed again");
+        let settings_restored = self.settings().await? == settings;
+        let sent = self.rig.simulator.account().await?;
+        let stopped_gently = self.rig.server(ORIGINAL).stop().await;
+        let mut kept = BTreeMap::new();
+        for (server, keeper) in keepers {
+            kept.insert(server, keeper.stop().await?);
+        }
+        let archive = self.rig.server(ORIGINAL).archive();
+        let kept = kept.remove(&stand_in).ok_or_else(|| {
+            DemoError::Account(format!(
+                "{stand_in} took over, and is none of the failover servers"
+            ))
+        })?;
+        let (stand_in_frames, archive_frames) = (frames::recorded(&kept)?, frames::recorded(&archive)?);
+        let figures = figures(&Seen {
+            killed_at_us,
+            decided_at_us: started,
+            sent: &sent,
+            stand_in: &stand_in_frames,
+            archive: &archive_frames,
+            fps: f64::from(FPS),
+            fragment_seconds: FRAGMENT_SECONDS,
+            gop_seconds: f64::from(GOP) / f64::from(FPS),
+        });
+        let hashes = compare(&kept, &archive)?;
+        let mut report = self.report(figures, &hashes, licenses, settings_restored);
+        report.failback_seconds = seconds(completed.at_us - restoring.at_us);
+        if !stopped_gently {
+            report.broken.push(format!(
+                "{ORIGINAL} had to be killed at the end: it did not stop by itself"
+            ));
+        }
+        check(&mut report, &stand_in);
+        listener.stop().await;
+        self.rig.stop().await;
+        Ok(report)
+    }
+
+    /// Takes the recording server away. Returns when it was killed and when the failover was decided.
+    async fn fail(&mut self, facts: &mut Facts) -> Result<(Option<i64>, i64), DemoError> {
+        let killed_at_us = match self.options.failure {
+            Failure::Kill => {
+                let at = now_us();
+                self.rig.server(ORIGINAL).kill();
+                self.display
+                    .say(format!("kill -9 of every process of {ORIGINAL}"));
+                Some(at)
+            }
+            Failure::Manual => None,
+        };
+        let asked_at = now_us();
+        if killed_at_us.is_none() {
+            self.display
+                .say(format!("a person starts the failover of {ORIGINAL}"));
+            self.rig.api.start_failover(ORIGINAL).await?;
+        }
+        let started = self.hear(facts, "failover.started").await?;
+        if let Event::FailoverStarted { stand_in, reason, .. } = &started.fact.event {
+            self.display
+                .say(format!("{stand_in} takes over: {}", reason.summary));
+        }
+        Ok((
+            killed_at_us,
+            if killed_at_us.is_some() {
+                started.at_us
+            } else {
+                asked_at
+            },
+        ))
+    }
+
+    /// Waits until the failover server serves. Returns which it is.
+    async fn serving(&self, facts: &mut Facts) -> Result<String, DemoError> {
+        let heard = self.hear(facts, "failover.serving").await?;
+        let Event::FailoverServing {
+            stand_in,
+            filming,
+            lost,
+            ..
+        } = &heard.fact.event
+        else {
+            return Err(DemoError::Account(
+                "failover.serving has another shape".to_owned(),
+            ));
+        };
+        self.display.say(format!(
+            "{stand_in} films {filming} cameras, {} are lost",
+            lost.len()
+        ));
+        Ok(stand_in.to_string())
+    }
+
+    async fn come_back(&mut self) -> Result<(), DemoError> {
+        match self.options.failure {
+            Failure::Kill => {
+                self.display.say(format!("{ORIGINAL} is started again"));
+                self.rig.server(ORIGINAL).start()
+            }
+            Failure::Manual => {
+                self.display.say("the person ends the failover");
+                self.rig.api.stop_failover(ORIGINAL).await.map(|_| ())
+            }
+        }
+    }
+
+    async fn restored(&self, facts: &mut Facts) -> Result<(Heard, Heard), DemoError> {
+        let restoring = self.hear(facts, "failover.restoring").await?;
+        self.display.say(format!(
+            "{ORIGINAL} films again, and fetches what was recorded meanwhile"
+        ));
+        let completed = self.hear(facts, "failover.completed").await?;
+        if let Event::FailoverCompleted {
+            progress, damaged, ..
+        } = &completed.fact.event
+        {
+            self.display.say(format!(
+                "failback is complete: {} segments, {:.1} MB, {} damaged",
+                progress.segments_done,
+                progress.bytes_done as f64 / 1e6,
+                damaged.len()
+            ));
+        }
+        Ok((restoring, completed))
+    }
+
+    async fn hear(&self, facts: &mut Facts, name: &str) -> Result<Heard, DemoError> {
+        let others = |heard: &Heard| match &heard.fact.event {
+            Event::FailoverProgress { progress, .. } => self.display.status(format!(
+                "failback: {} of {} segments, {:.1} MB/s",
+                progress.segments_done,
+                progress.segments_total,
+                progress.bytes_per_second as f64 / 1e6
+            )),
+            event => self
+                .display
+                .say(format!("· {} {}", event.name(), event.subject())),
+        };
+        facts
+            .next(name, PATIENCE, |event| event.name() == name, others)
+            .await
+    }
+
+    /// Waits until every camera films on `server`.
+    async fn all_film(&self, server: &str) -> Result<(), DemoError> {
+        let wanted = u32::try_from(self.options.cameras).unwrap_or(u32::MAX);
+        eventually(
+            &format!("all cameras to film on {server}"),
+            PATIENCE,
+            async || {
+                let view = self
+                    .rig
+                    .api
+                    .server(server)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                self.display
+                    .status(format!("{} of {} cameras film on {server}", view.filming, wanted));
+                if view.filming == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("{} film", view.filming))
+                }
+            },
+        )
+        .await
+    }
+
+    async fn protected(&self) -> Result<(), DemoError> {
+        eventually(&format!("{ORIGINAL} to be protected"), PATIENCE, async || {
+            let view = self
+                .rig
+                .api
+                .server(ORIGINAL)
+                .await
+                .map_err(|error| error.to_string())?;
+            if view.protected {
+                Ok(())
+            } else {
+                Err("no failover server is free".to_owned())
+            }
+        })
+        .await
+    }
+
+    /// Waits until the failover server has erased its copies.
+    async fn erased(&mut self, stand_in: &str) -> Result<(), DemoError> {
+        let archive = self.rig.server(stand_in).archive();
+        eventually(&format!("{stand_in} to erase its copies"), PATIENCE, async || {
+            let left = frames::files(&archive).map_err(|error| error.to_string())?.len();
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(format!("{left} files are left"))
+            }
+        })
+        .await?;
+        self.display
+            .say(format!("{stand_in} has erased its copies, and stands by again"));
+        Ok(())
+    }
+
+    async fn film(&self, when: &str) {
+        self.display.status(format!("filming {when}"));
+        sleep(FILM).await;
+    }
+
+    async fn settings(&self) -> Result<Settings, DemoError> {
+        let cameras: Vec<serde_json::Value> = self
+            .rig
+            .api
+            .cameras()
+            .await?
+            .into_iter()
+            .filter_map(|view| serde_json::to_value(view.camera).ok())
+            .collect();
+        let protection = self
+            .rig
+            .api
+            .get(&format!("servers/{ORIGINAL}/failover-policy"))
+            .await?;
+        Ok((cameras, protection))
+    }
+
+    async fn devices(&self) -> Result<BTreeMap<String, u32>, DemoError> {
+        let licenses = self.rig.api.licenses().await?;
+        let mut devices: BTreeMap<String, u32> = self
+            .rig
+            .servers
+            .iter()
+            .map(|server| (server.plan.id.clone(), 0))
+            .collect();
+        for (server, count) in licenses.devices {
+            devices.insert(server.to_string(), count);
+        }
+        Ok(devices)
+    }
+
+    /// The licences, once `server` holds them.
+    async fn devices_at(&self, server: &str) -> Result<BTreeMap<String, u32>, DemoError> {
+        eventually(&format!("{server} to hold the licences"), PATIENCE, async || {
+            let devices = self.devices().await.map_err(|error| error.to_string())?;
+            if devices.get(server).is_some_and(|count| *count > 0) {
+                Ok(devices)
+            } else {
+                Err(format!("{devices:?}"))
+            }
+        })
+        .await
+    }
+
+    fn keepers(&self) -> Vec<(String, Keeper)> {
+        let kept = self.rig.plan.folder.join("kept");
+        self.rig
+            .servers
+            .iter()
+            .filter(|server| server.plan.mode == Mode::Failover)
+            .map(|server| {
+                let keeper = Keeper::start(&server.archive(), &kept.join(&server.plan.id));
+                (server.plan.id.clone(), keeper)
+            })
+            .collect()
+    }
+
+    fn report(&self, figures: Figures, hashes: &Hashes, licenses: Licenses, settings: bool) -> Report {
+        Report {
+            cameras: self.options.cameras,
+            failure: self.options.failure.name().to_owned(),
+            key_frame_on_connect: self
+                .options
+                .simulator
+                .iter()
+                .any(|flag| flag == "--key-frame-on-connect"),
+            detection_seconds: rounded(figures.detection_seconds),
+            takeover_seconds: rounded(figures.takeover_seconds),
+            keyframe_wait_seconds: rounded(figures.keyframe_wait_seconds),
+            takeover_net_seconds: rounded(figures.takeover_net_seconds),
+            frames_sent: figures.frames_sent,
+            frames_recorded: figures.frames_recorded,
+            frames_lost: figures.frames_lost,
+            frames_lost_worst_camera: figures.frames_lost_worst_camera,
+            frames_lost_bound: figures.frames_lost_bound,
+            longest_gap_seconds: rounded(figures.longest_gap_seconds),
+            failback_seconds: 0.0,
+            failback_bytes: hashes.bytes,
+            segments_verified: hashes.verified,
+            segments_mismatched: hashes.mismatched,
+            licenses,
+            settings_restored: settings,
+            broken: figures.broken,
+        }
+    }
+}
+
+/// Whether what arrived is what was sent.
+#[derive(Debug, Default)]
+struct Hashes {
+    bytes: u64,
+    verified: u64,
+    mismatched: u64,
+}
+
+fn compare(kept: &Path, archive: &Path) -> Result<Hashes, DemoError> {
+    let mut hashes = Hashes::default();
+    for (_, path) in frames::files(kept)? {
+        let sent = std::fs::read(&path).map_err(DemoError::io(format!("can't read {}", path.display())))?;
+        let arrived = path.strip_prefix(kept).ok().map(|below| archive.join(below));
+        let arrived = arrived.and_then(|path| std::fs::read(path).ok());
+        hashes.bytes += sent.len() as u64;
+        if arrived.is_some_and(|arrived| blake3::hash(&arrived) == blake3::hash(&sent)) {
+            hashes.verified += 1;
+        } else {
+            hashes.mismatched += 1;
+        }
+    }
+    Ok(hashes)
+}
+
+/// Holds the report against what is promised.
+fn check(report: &mut Report, stand_in: &str) {
+    let held = |devices: &BTreeMap<String, u32>, server: &str| devices.get(server).copied().unwrap_or(0);
+    let promises = [
+        (
+            report.segments_verified > 0,
+            "no segment was handed back".to_owned(),
+        ),
+        (
+            report.segments_mismatched == 0,
+            "a segment is not what it was before failback".to_owned(),
+        ),
+        (
+            report.settings_restored,
+            "the recording server's settings are not those of before".to_owned(),
+        ),
+        (
+            stand_in == "failover-1",
+            format!("{stand_in} took over, which is not the closest match"),
+        ),
+        (
+            held(&report.licenses.during, ORIGINAL) == 0 && held(&report.licenses.during, stand_in) > 0,
+            "the licences did not move with the failover".to_owned(),
+        ),
+        (
+            report.licenses.before == report.licenses.after,
+            "the licences did not come back".to_owned(),
+        ),
+    ];
+    report.broken.extend(
+        promises
+            .into_iter()
+            .filter(|(held, _)| !held)
+            .map(|(_, what)| what),
+    );
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a demo's microseconds are far below 2^52"
+)]
+fn seconds(microseconds: i64) -> f64 {
+    rounded(microseconds as f64 / 1e6)
+}
+
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
