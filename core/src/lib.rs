@@ -4,15 +4,24 @@
 //! Time comes in as a [`time::Moment`], what happened comes in as an input, and what has to be done goes
 //! out as a list of effects that a service carries out: first persist, then send.
 //!
-//! Read in this order: [`server`] and [`camera`] (the nouns), [`pairing`] and [`selection`] (who stands in
+//! Read in this order: [`server`] and [`camera`] (the nouns), [`policy`] and [`selection`] (who stands in
 //! for whom), [`trigger`] (when), [`failover`] (one takeover from start to end), [`fleet`] (the host's whole
 //! state), [`reconcile`] (a server's way to its assignment), [`license`] and [`restoration`] (what moves).
 
 pub mod assignment;
 pub mod camera;
 pub mod contract;
+pub mod coverage;
+pub mod failover;
+pub mod fleet;
 pub mod ids;
+pub mod license;
 pub mod policy;
+pub mod presence;
+pub mod reconcile;
+pub mod restoration;
+pub mod selection;
 pub mod server;
 pub mod settings;
 pub mod time;
+pub mod trigger;

@@ -116,6 +116,9 @@ pub struct ServerReport {
     /// The most cameras that it can run, by its own configuration.
     #[serde(default)]
     pub max_cameras: Option<u32>,
+    /// An epoch that it was given twice with different contents: it keeps the first and refuses the second.
+    #[serde(default)]
+    pub conflict: Option<Epoch>,
 }
 
 /// How one camera is.

@@ -1,0 +1,255 @@
+//! When one server's failure is a reason for a failover, and when that reason has cleared.
+//!
+//! Fed with what the monitor observes of one server; says what it adds up to under a policy. It never
+//! concludes anything from the silence of the monitor itself, or from that of a host that may be cut off.
+
+use std::time::Duration;
+
+use crate::{
+    contract::{
+        api::{FailoverReason, ReasonKind},
+        heartbeat::{Evidence, Observation, PackageState, StorageState},
+    },
+    policy::Policy,
+    time::{Moment, Monotonic},
+};
+
+/// The monitor speaks of each server every second; after this long without a word nothing is known.
+pub const OBSERVATION_WORTH: Duration = Duration::from_secs(3);
+/// For how long a recording service must be abnormal: a restart of it takes less.
+pub const PACKAGE_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a server must have been well before a reason counts as cleared: more than two heartbeats.
+pub const STABILITY: Duration = Duration::from_secs(1);
+
+/// What is known of one server.
+#[derive(Clone, Debug, Default)]
+pub struct Trigger {
+    last: Option<Seen>,
+    ever_heard: bool,
+    abnormal_since: Option<Monotonic>,
+    heard_since: Option<Monotonic>,
+    running_since: Option<Monotonic>,
+    undamaged_since: Option<Monotonic>,
+    normal_since: Option<Monotonic>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    observation: Observation,
+    at: Monotonic,
+}
+
+/// A reason for a failover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The reason, with its evidence.
+    pub reason: FailoverReason,
+    /// For how long nothing had been heard of the server.
+    pub silent: Duration,
+}
+
+impl Trigger {
+    /// Nothing observed yet. `ever_heard` says whether the server was heard at any time since its enrolment:
+    /// one that never was can't be missed.
+    #[must_use]
+    pub fn new(ever_heard: bool) -> Self {
+        Self {
+            ever_heard,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what the monitor saw.
+    pub fn observe(&mut self, observation: Observation, now: Monotonic) {
+        let heard = is_heard(&observation);
+        let package = observation.package.state;
+        let storage = observation.storage.state;
+        self.ever_heard |= heard;
+        hold(&mut self.abnormal_since, is_abnormal(package), now);
+        hold(&mut self.heard_since, heard, now);
+        hold(&mut self.running_since, package == PackageState::Running, now);
+        hold(&mut self.undamaged_since, storage != StorageState::Damaged, now);
+        hold(&mut self.normal_since, storage == StorageState::Normal, now);
+        self.last = Some(Seen { observation, at: now });
+    }
+
+    /// Whether the server was ever heard.
+    #[must_use]
+    pub fn ever_heard(&self) -> bool {
+        self.ever_heard
+    }
+
+    /// What the monitor saw last.
+    #[must_use]
+    pub fn observation(&self) -> Option<&Observation> {
+        self.last.as_ref().map(|seen| &seen.observation)
+    }
+
+    /// What the monitor saw last, if that is worth anything still, and the host can see.
+    fn fresh(&self, now: Monotonic) -> Option<&Seen> {
+        self.last
+            .as_ref()
+            .filter(|seen| now.since(seen.at) < OBSERVATION_WORTH && !seen.observation.blind)
+    }
+
+    /// Whether the server is heard now.
+    #[must_use]
+    pub fn is_heard(&self, now: Monotonic) -> bool {
+        self.fresh(now).is_some_and(|seen| is_heard(&seen.observation))
+    }
+
+    /// For how long nothing has been heard of the server, as far as anybody can tell.
+    #[must_use]
+    pub fn silent(&self, now: Monotonic) -> Duration {
+        match self.fresh(now) {
+            Some(seen) if !is_heard(&seen.observation) => {
+                Duration::from_millis(seen.observation.silent_ms) + now.since(seen.at)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Why the server could not take anything on now, in words; none if it could.
+    #[must_use]
+    pub fn unfit(&self, now: Monotonic) -> Option<String> {
+        let Some(seen) = self.fresh(now) else {
+            return Some("is not observed at the moment".to_owned());
+        };
+        let observation = &seen.observation;
+        if !is_heard(observation) {
+            Some("is not heard".to_owned())
+        } else if observation.package.state != PackageState::Running {
+            Some(format!(
+                "has a recording service that is {}",
+                package_words(observation.package.state)
+            ))
+        } else if observation.storage.state == StorageState::Damaged {
+            Some("has a damaged recording volume".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// The reason for a failover that `policy` names and that holds now (C1–C4).
+    #[must_use]
+    pub fn cause(&self, policy: &Policy, now: Moment) -> Option<Cause> {
+        if !policy.automatic {
+            return None;
+        }
+        let seen = self.fresh(now.monotonic)?;
+        let silent = self.silent(now.monotonic);
+        let (kind, summary) =
+            if policy.on_disconnection && self.ever_heard && silent >= policy.disconnection() {
+                (
+                    ReasonKind::Disconnection,
+                    format!("not heard for {:.1} s", silent.as_secs_f64()),
+                )
+            } else if policy.on_storage && seen.observation.storage.state != StorageState::Normal {
+                (ReasonKind::Storage, storage_words(&seen.observation))
+            } else if policy.on_package && self.is_abnormal_for_long(now.monotonic) {
+                (ReasonKind::Package, package_summary(&seen.observation))
+            } else {
+                return None;
+            };
+        Some(Cause {
+            reason: FailoverReason {
+                evidence: evidence(&seen.observation, &summary, now),
+                kind,
+                summary,
+            },
+            silent,
+        })
+    }
+
+    /// Whether a reason of `kind` has cleared and nothing else speaks against the server (C5): it has been
+    /// heard, running and with a volume that takes recordings for [`STABILITY`].
+    #[must_use]
+    pub fn has_cleared(&self, kind: ReasonKind, policy: &Policy, now: Moment) -> bool {
+        let lasts = |since: Option<Monotonic>| since.is_some_and(|at| now.monotonic.since(at) >= STABILITY);
+        let volume = if kind == ReasonKind::Storage || policy.on_storage {
+            self.normal_since
+        } else {
+            self.undamaged_since
+        };
+        self.is_heard(now.monotonic) && lasts(self.heard_since) && lasts(self.running_since) && lasts(volume)
+    }
+
+    fn is_abnormal_for_long(&self, now: Monotonic) -> bool {
+        self.abnormal_since
+            .is_some_and(|since| now.since(since) > PACKAGE_PATIENCE)
+    }
+}
+
+/// Keeps the time since which `holds` has held without a break.
+fn hold(since: &mut Option<Monotonic>, holds: bool, now: Monotonic) {
+    if holds {
+        since.get_or_insert(now);
+    } else {
+        *since = None;
+    }
+}
+
+/// Whether a server is heard on any path.
+#[must_use]
+pub fn is_heard(observation: &Observation) -> bool {
+    observation.paths.broker || observation.paths.direct
+}
+
+fn is_abnormal(state: PackageState) -> bool {
+    match state {
+        PackageState::Running | PackageState::Starting => false,
+        PackageState::Crashed
+        | PackageState::Disabled
+        | PackageState::Uninstalled
+        | PackageState::NotAnswering => true,
+    }
+}
+
+fn package_words(state: PackageState) -> &'static str {
+    match state {
+        PackageState::Running => "running",
+        PackageState::Starting => "starting",
+        PackageState::Crashed => "crashed",
+        PackageState::Disabled => "disabled",
+        PackageState::Uninstalled => "uninstalled",
+        PackageState::NotAnswering => "not answering",
+    }
+}
+
+fn package_summary(observation: &Observation) -> String {
+    let state = package_words(observation.package.state);
+    with_evidence(
+        format!("recording service {state}"),
+        &observation.package.evidence,
+    )
+}
+
+fn storage_words(observation: &Observation) -> String {
+    let state = match observation.storage.state {
+        StorageState::Normal => "normal",
+        StorageState::Degraded => "degraded",
+        StorageState::Damaged => "damaged",
+    };
+    with_evidence(format!("recording volume {state}"), &observation.storage.evidence)
+}
+
+fn with_evidence(words: String, evidence: &str) -> String {
+    if evidence.is_empty() {
+        words
+    } else {
+        format!("{words}: {evidence}")
+    }
+}
+
+/// What was observed, or, if the observer gave no words for it, what was concluded.
+fn evidence(observation: &Observation, summary: &str, now: Moment) -> Vec<Evidence> {
+    if observation.evidence.is_empty() {
+        vec![Evidence {
+            at: now.wall,
+            observer: "orchestrator".to_owned(),
+            seen: summary.to_owned(),
+        }]
+    } else {
+        observation.evidence.clone()
+    }
+}
