@@ -220,7 +220,7 @@ impl Rig {
             .await
             .map_err(|error| DemoError::Broker(error.to_string()))?;
         let key_file = plan.folder.join("fleet.key");
-        FleetKey::generate_to(&key_file).map_err(|error| DemoError::Account(error.to_string()))?;
+        new_fleet_key(&key_file)?;
         let [api_address, monitor_address, camera_address, control_address] = four()?;
         let issuer = understudy_license::generate_issuer(&plan.folder.join("issuer.key"))
             .map_err(|error| DemoError::Account(error.to_string()))?;
@@ -424,6 +424,14 @@ pub async fn eventually<T>(
             Err(_) => sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+/// Makes the key with which settings are encrypted on their way and on disk.
+///
+/// # Errors
+/// [`DemoError::Account`] if the file can't be written.
+pub fn new_fleet_key(path: &Path) -> Result<(), DemoError> {
+    FleetKey::generate_to(path).map(|_| ()).map_err(|error| DemoError::Account(error.to_string()))
 }
 
 /// The simulator's name for its camera number `index`, from 0.

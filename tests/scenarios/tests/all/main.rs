@@ -1,0 +1,10 @@
+//! Each module breaks one part of the fleet; test names begin with the row that they prove.
+
+mod archive;
+mod broker;
+mod cameras;
+mod configuration;
+mod demo;
+mod failback;
+mod licenses;
+mod takeover;
