@@ -1,0 +1,93 @@
+//! The figures with the limits that they are held against.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+use understudy_demo::report::Report;
+
+use crate::{failback::Failback, recording::Recording};
+
+/// One figure.
+struct Figure {
+    name: &'static str,
+    value: f64,
+    limit: Option<Limit>,
+}
+
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// All figures of one run.
+pub(crate) struct Measured(Vec<Figure>);
+
+impl Measured {
+    pub(crate) fn new(manual: &Report, killed: &Report, recording: &Recording, failback: &Failback) -> Self {
+        use Limit::{AtLeast, AtMost};
+        let figure = |name, value, limit| Figure { name, value, limit };
+        Self(vec![
+            figure("cameras", manual.cameras as f64, None),
+            figure("takeover_net_seconds", manual.takeover_net_seconds, Some(AtMost(1.0))),
+            figure("takeover_seconds", manual.takeover_seconds, None),
+            figure("keyframe_wait_seconds", manual.keyframe_wait_seconds, None),
+            figure("manual_frames_lost", manual.frames_lost as f64, None),
+            figure("kill_detection_seconds", killed.detection_seconds, None),
+            figure("kill_takeover_net_seconds", killed.takeover_net_seconds, None),
+            figure(
+                "kill_detection_plus_takeover_net_seconds",
+                killed.detection_seconds + killed.takeover_net_seconds,
+                Some(AtMost(2.5)),
+            ),
+            figure(
+                "kill_frames_lost_worst_camera",
+                killed.frames_lost_worst_camera as f64,
+                Some(AtMost(killed.frames_lost_bound as f64)),
+            ),
+            figure("kill_longest_gap_seconds", killed.longest_gap_seconds, None),
+            figure("cpu_percent_per_camera", recording.cpu_percent, None),
+            figure("cpu_percent_per_camera_ffmpeg", recording.cpu_percent_ffmpeg, None),
+            figure("cpu_ratio_ffmpeg", recording.cpu_percent / recording.cpu_percent_ffmpeg, Some(AtMost(0.4))),
+            figure("rss_mib_base", recording.rss_mib_base, None),
+            figure("rss_mib_per_camera", recording.rss_mib_per_camera, Some(AtMost(1.5))),
+            figure("failback_bytes", failback.bytes as f64, None),
+            figure("failback_bytes_per_second", failback.bytes_per_second, None),
+            figure("rsync_bytes_per_second", failback.bytes_per_second_rsync, None),
+            figure(
+                "failback_ratio_rsync",
+                failback.bytes_per_second / failback.bytes_per_second_rsync,
+                Some(AtLeast(0.7)),
+            ),
+        ])
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let mut table = String::new();
+        for Figure { name, value, limit } in &self.0 {
+            let limit = match limit {
+                Some(Limit::AtMost(limit)) => format!("at most {limit}"),
+                Some(Limit::AtLeast(limit)) => format!("at least {limit}"),
+                None => String::new(),
+            };
+            let _ = writeln!(table, "{name:<44} {value:>16.3}  {limit}");
+        }
+        table
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+        let figures: Map<String, Value> =
+            self.0.iter().map(|figure| (figure.name.to_owned(), json!(rounded(figure.value)))).collect();
+        Value::Object(figures)
+    }
+
+    /// Names of the figures that are beyond their limits.
+    pub(crate) fn missed(&self) -> Vec<&'static str> {
+        let holds = |figure: &&Figure| match figure.limit {
+            Some(Limit::AtMost(limit)) => figure.value <= limit,
+            Some(Limit::AtLeast(limit)) => figure.value >= limit,
+            None => true,
+        };
+        self.0.iter().filter(|figure| !holds(figure)).map(|figure| figure.name).collect()
+    }
+}
