@@ -1,1 +1,14 @@
-//! Placeholder.
+//! What every process needs: configuration, logs, metrics, health endpoints, shutdown, clocks, the fleet's key.
+//!
+//! Nothing here knows what Understudy is for: no cameras, no failovers.
+
+pub mod clock;
+pub mod config;
+pub mod process;
+pub mod seal;
+pub mod secret;
+mod telemetry;
+
+pub use config::{ConfigError, HostConfig, LogFormat, RuntimeConfig, ServerConfig, load};
+pub use process::{Condition, Process, StartError};
+pub use secret::Secret;

@@ -1,0 +1,23 @@
+//! Logs, to stderr, for people or for machines. Credentials never get here: whoever logs a URL logs it
+//! without its password.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, RuntimeConfig};
+
+/// Starts logging as configured. A second start in one process changes nothing.
+///
+/// # Errors
+/// Says what is wrong with `level`.
+pub(crate) fn start(config: &RuntimeConfig) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.level).map_err(|error| error.to_string())?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Fails only if logging has been started before, as when several processes of a test share one.
+    let _already = match config.log {
+        LogFormat::Human => logs.with_target(false).try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
