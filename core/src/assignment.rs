@@ -31,7 +31,7 @@ impl Epoch {
     pub fn next(self) -> Self {
         Self {
             term: self.term,
-            number: self.number + 1,
+            number: self.number.saturating_add(1),
         }
     }
 
@@ -39,7 +39,7 @@ impl Epoch {
     #[must_use]
     pub fn next_term(seen: Self) -> Self {
         Self {
-            term: seen.term + 1,
+            term: seen.term.saturating_add(1),
             number: 1,
         }
     }

@@ -4,16 +4,19 @@
 //! with it before anybody is heard. Recordings are never erased but on an explicit word that names their
 //! failover.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
-    assignment::{Assignment, Epoch, Role},
+    assignment::{Assignment, Epoch, Films, Role},
     camera::Camera,
     contract::heartbeat::{CameraStatus, ServerReport},
     ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
     policy::Range,
     settings::{Bundle, BundleHash},
-    time::Moment,
+    time::{Moment, Monotonic},
 };
 
 /// What happens to a server.
@@ -67,45 +70,282 @@ pub struct Film {
     pub cameras: Vec<Camera>,
 }
 
+/// How often a bundle that is missing is asked for.
+pub const FETCH_AGAIN: Duration = Duration::from_secs(2);
+/// How often a server reports when nothing changes.
+pub const REPORT_AGAIN: Duration = Duration::from_secs(10);
+/// Bundles of one identity that are kept beside the one that is assigned: the newest.
+pub const BUNDLES_KEPT: usize = 3;
+
 /// The state of one server's reconciliation.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     server: ServerId,
     assignment: Option<Assignment>,
-    bundles: BTreeMap<BundleHash, Bundle>,
+    /// Oldest first.
+    bundles: Vec<(BundleHash, Bundle)>,
+    running: Option<Running>,
     statuses: BTreeMap<CameraId, CameraStatus>,
+    /// Failovers that are filmed for, or whose segments are being closed.
+    open: BTreeSet<FailoverId>,
+    closed: BTreeSet<FailoverId>,
+    erasing: BTreeSet<FailoverId>,
+    conflict: Option<Epoch>,
+    asked_for: Option<(BundleHash, Monotonic)>,
+    reported_at: Option<Monotonic>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Running {
+    settings: BundleHash,
+    film: Film,
 }
 
 impl Reconciler {
-    /// A server that has just started: with the assignment and the bundles on its disk, and the failovers of
-    /// which its archive has recordings (all closed: the archive repaired what was open). The effects begin
-    /// what the assignment says, before anything is heard.
+    /// A server that has just started: with the assignment and the bundles (oldest first) on its disk, and the
+    /// failovers of which its archive has recordings (all closed: the archive repaired what was open). The
+    /// effects begin what the assignment says, before anything is heard.
     #[must_use]
     pub fn start(
         server: ServerId,
         persisted: Option<Assignment>,
         bundles: impl IntoIterator<Item = Bundle>,
         held: BTreeSet<FailoverId>,
+        now: Moment,
     ) -> (Self, Vec<Effect>) {
-        let _ = held;
-        (
-            Self {
-                server,
-                assignment: persisted,
-                bundles: bundles
-                    .into_iter()
-                    .map(|bundle| (bundle.hash(), bundle))
-                    .collect(),
-                statuses: BTreeMap::new(),
-            },
-            Vec::new(),
-        )
+        let mut reconciler = Self {
+            server,
+            assignment: persisted,
+            bundles: bundles
+                .into_iter()
+                .map(|bundle| (bundle.hash(), bundle))
+                .collect(),
+            running: None,
+            statuses: BTreeMap::new(),
+            open: BTreeSet::new(),
+            closed: held,
+            erasing: BTreeSet::new(),
+            conflict: None,
+            asked_for: None,
+            reported_at: None,
+        };
+        let effects = reconciler.approach(now);
+        (reconciler, effects)
     }
 
     /// Takes one input and says what is to be done about it.
     pub fn step(&mut self, input: Input, now: Moment) -> Vec<Effect> {
-        let _ = (input, now);
-        Vec::new()
+        let effects = match input {
+            Input::Heard(assignment) => self.hear(assignment, now),
+            Input::BundleStored(bundle) => self.store(bundle, now),
+            Input::Camera(camera, status) => self.camera(camera, status),
+            Input::Closed(failover) => self.segments_closed(failover, now),
+            Input::Erased(failover) => self.erased(&failover),
+            Input::Tick => self.tick(now),
+        };
+        if effects.contains(&Effect::Report) {
+            self.reported_at = Some(now.monotonic);
+        }
+        effects
+    }
+
+    fn hear(&mut self, heard: Assignment, now: Moment) -> Vec<Effect> {
+        if heard.server != self.server {
+            return Vec::new();
+        }
+        match &self.assignment {
+            // An old message, or the same again: the host may have missed the report.
+            Some(known) if heard.epoch < known.epoch || *known == heard => vec![Effect::Report],
+            Some(known) if heard.epoch == known.epoch => {
+                self.conflict = Some(heard.epoch);
+                vec![Effect::Conflict(heard.epoch), Effect::Report]
+            }
+            _ => {
+                self.conflict = None;
+                self.assignment = Some(heard.clone());
+                let mut effects = vec![Effect::Persist(heard)];
+                effects.append(&mut self.approach(now));
+                effects.push(Effect::Report);
+                effects
+            }
+        }
+    }
+
+    fn store(&mut self, bundle: Bundle, now: Moment) -> Vec<Effect> {
+        let hash = bundle.hash();
+        if self.bundles.iter().any(|(known, _)| *known == hash) {
+            return Vec::new();
+        }
+        self.bundles.push((hash, bundle));
+        let mut effects = self.approach(now);
+        effects.push(Effect::Report);
+        effects
+    }
+
+    fn camera(&mut self, camera: CameraId, status: CameraStatus) -> Vec<Effect> {
+        let filmed = self
+            .running
+            .iter()
+            .any(|running| running.film.cameras.iter().any(|filmed| filmed.id == camera));
+        if filmed && self.statuses.get(&camera) != Some(&status) {
+            self.statuses.insert(camera, status);
+            vec![Effect::Report]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn segments_closed(&mut self, failover: FailoverId, now: Moment) -> Vec<Effect> {
+        let filming = self.filming_for() == Some(&failover);
+        if filming || !self.open.remove(&failover) {
+            return Vec::new();
+        }
+        self.closed.insert(failover);
+        let mut effects = self.approach(now);
+        effects.push(Effect::Report);
+        effects
+    }
+
+    fn erased(&mut self, failover: &FailoverId) -> Vec<Effect> {
+        self.erasing.remove(failover);
+        if self.closed.remove(failover) {
+            vec![Effect::Report]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn tick(&mut self, now: Moment) -> Vec<Effect> {
+        let mut effects = self.approach(now);
+        let due = |at: Monotonic| now.monotonic.since(at) >= REPORT_AGAIN;
+        if !effects.is_empty() || self.reported_at.is_none_or(due) {
+            effects.push(Effect::Report);
+        }
+        effects
+    }
+
+    /// What still lies between what is and what is assigned.
+    fn approach(&mut self, now: Moment) -> Vec<Effect> {
+        let Some(assignment) = self.assignment.clone() else {
+            return Vec::new();
+        };
+        let mut effects = match &assignment.role {
+            Role::Standby | Role::HandsBack { .. } => self.stop(),
+            Role::Films(films) => self.film(films, now),
+        };
+        effects.extend(self.erase(&assignment.erase));
+        effects
+    }
+
+    fn film(&mut self, films: &Films, now: Moment) -> Vec<Effect> {
+        let same = |film: &Film| film.identity == films.identity && film.failover == films.failover;
+        let mut effects = match &self.running {
+            Some(running) if !same(&running.film) => self.stop(),
+            _ => Vec::new(),
+        };
+        let bundle = self
+            .bundles
+            .iter()
+            .find(|(hash, bundle)| *hash == films.settings && bundle.identity == films.identity);
+        let Some((_, bundle)) = bundle else {
+            effects.extend(self.fetch(&films.settings, now));
+            return effects;
+        };
+        let wanted = Running {
+            settings: films.settings.clone(),
+            film: Film {
+                identity: films.identity.clone(),
+                failover: films.failover.clone(),
+                range: films.range,
+                cameras: bundle
+                    .cameras
+                    .iter()
+                    .filter(|camera| camera.enabled && !films.disabled.contains(&camera.id))
+                    .cloned()
+                    .collect(),
+            },
+        };
+        let statuses = self.begin_statuses(&wanted.film, &bundle.cameras, &films.disabled);
+        if self.running.as_ref() == Some(&wanted) && statuses == self.statuses {
+            return effects;
+        }
+        self.statuses = statuses;
+        if let Some(failover) = &films.failover {
+            self.closed.remove(failover);
+            self.open.insert(failover.clone());
+        }
+        effects.push(Effect::Film(wanted.film.clone()));
+        self.running = Some(wanted);
+        self.asked_for = None;
+        effects
+    }
+
+    /// The statuses to go on with: cameras that were filmed just so keep theirs.
+    fn begin_statuses(
+        &self,
+        wanted: &Film,
+        all: &[Camera],
+        disabled: &BTreeSet<CameraId>,
+    ) -> BTreeMap<CameraId, CameraStatus> {
+        let unchanged = |camera: &Camera| {
+            self.running
+                .iter()
+                .any(|running| running.film.range == wanted.range && running.film.cameras.contains(camera))
+        };
+        let status = |camera: &Camera| {
+            if !camera.enabled {
+                Some(CameraStatus::Disabled {
+                    reason: "it is switched off".to_owned(),
+                })
+            } else if disabled.contains(&camera.id) {
+                Some(CameraStatus::Disabled {
+                    reason: "the failover server has no room for it".to_owned(),
+                })
+            } else if unchanged(camera) {
+                self.statuses.get(&camera.id).cloned()
+            } else {
+                Some(CameraStatus::Connecting)
+            }
+        };
+        all.iter()
+            .filter_map(|camera| Some((camera.id.clone(), status(camera)?)))
+            .collect()
+    }
+
+    fn fetch(&mut self, hash: &BundleHash, now: Moment) -> Vec<Effect> {
+        if let Some((asked, at)) = &self.asked_for
+            && asked == hash
+            && now.monotonic.since(*at) < FETCH_AGAIN
+        {
+            return Vec::new();
+        }
+        self.asked_for = Some((hash.clone(), now.monotonic));
+        vec![Effect::FetchBundle(hash.clone())]
+    }
+
+    fn stop(&mut self) -> Vec<Effect> {
+        self.statuses.clear();
+        let Some(running) = self.running.take() else {
+            return Vec::new();
+        };
+        // It stays among the open ones until the shell says that everything is closed.
+        let close = running.film.failover.map(Effect::CloseSegments);
+        std::iter::once(Effect::StopFilming).chain(close).collect()
+    }
+
+    fn erase(&mut self, erase: &BTreeSet<FailoverId>) -> Vec<Effect> {
+        let ready: Vec<FailoverId> = erase
+            .iter()
+            .filter(|failover| self.closed.contains(failover) && !self.open.contains(failover))
+            .filter(|failover| !self.erasing.contains(failover))
+            .cloned()
+            .collect();
+        self.erasing.extend(ready.iter().cloned());
+        ready.into_iter().map(Effect::Erase).collect()
+    }
+
+    fn filming_for(&self) -> Option<&FailoverId> {
+        self.running.as_ref()?.film.failover.as_ref()
     }
 
     /// The newest assignment that it took.
@@ -114,10 +354,40 @@ impl Reconciler {
         self.assignment.as_ref()
     }
 
-    /// Bundles that neither the assignment needs nor anybody is likely to: all but these may be removed.
+    /// What it films at the moment.
+    #[must_use]
+    pub fn filming(&self) -> Option<&Film> {
+        self.running.as_ref().map(|running| &running.film)
+    }
+
+    /// The bundles in store.
     #[must_use]
     pub fn bundles(&self) -> BTreeSet<BundleHash> {
-        self.bundles.keys().cloned().collect()
+        self.bundles.iter().map(|(hash, _)| hash.clone()).collect()
+    }
+
+    /// Forgets bundles that newer ones of the same identity have replaced, and names them, so that they can be
+    /// removed from the disk. What is assigned or runs stays.
+    pub fn forget_old_bundles(&mut self) -> Vec<BundleHash> {
+        let mut newer: BTreeMap<ServerId, usize> = BTreeMap::new();
+        let mut old = Vec::new();
+        for (hash, bundle) in self.bundles.iter().rev() {
+            let place = newer.entry(bundle.identity.clone()).or_default();
+            let assigned = match self.assignment.as_ref().map(|assignment| &assignment.role) {
+                Some(Role::Films(films)) => films.settings == *hash,
+                _ => false,
+            };
+            let runs = self
+                .running
+                .as_ref()
+                .is_some_and(|running| running.settings == *hash);
+            if *place >= BUNDLES_KEPT && !assigned && !runs {
+                old.push(hash.clone());
+            }
+            *place += 1;
+        }
+        self.bundles.retain(|(hash, _)| !old.contains(hash));
+        old
     }
 
     /// What the server says of itself.
@@ -129,23 +399,21 @@ impl Reconciler {
         sequence: u64,
         max_cameras: Option<u32>,
     ) -> ServerReport {
+        let running = self.running.as_ref();
         ServerReport {
             server: self.server.clone(),
             domain,
             incarnation,
             sequence,
             epoch: self.assignment.as_ref().map(|assignment| assignment.epoch),
-            identity: match self.assignment.as_ref().map(|assignment| &assignment.role) {
-                Some(Role::Films(films)) => Some(films.identity.clone()),
-                _ => None,
-            },
-            settings: None,
+            identity: running.map(|running| running.film.identity.clone()),
+            settings: running.map(|running| running.settings.clone()),
             cameras: self.statuses.clone(),
-            closed: BTreeSet::new(),
-            open: BTreeSet::new(),
+            closed: self.closed.clone(),
+            open: self.open.clone(),
             bundles: self.bundles(),
             max_cameras,
-            conflict: None,
+            conflict: self.conflict,
         }
     }
 }
