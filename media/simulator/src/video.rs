@@ -241,7 +241,8 @@ fn sort_units(codec: Codec, access_unit: &[u8]) -> (Frame, Vec<Vec<u8>>) {
         if slice {
             frame.key |= key;
             frame.slices.push(unit.to_vec());
-        } else if parameter_set {
+        } else if parameter_set && !parameter_sets.iter().any(|known| known == unit) {
+            // x265enc puts them in front of its first frame twice.
             parameter_sets.push(unit.to_vec());
         }
     }
