@@ -130,6 +130,20 @@ impl Trigger {
         }
     }
 
+    /// Why the server has to be given up as a stand-in, in words: not heard for `patience`, its recording service
+    /// abnormal for longer than a restart takes, or its volume damaged. None while it may go on.
+    #[must_use]
+    pub fn lost(&self, patience: Duration, now: Monotonic) -> Option<String> {
+        let seen = self.fresh(now)?;
+        if is_heard(&seen.observation) {
+            if self.is_abnormal_for_long(now) || seen.observation.storage.state == StorageState::Damaged {
+                return self.unfit(now);
+            }
+            return None;
+        }
+        (self.ever_heard && self.silent(now) >= patience).then(|| "is not heard any more".to_owned())
+    }
+
     /// The reason for a failover that `policy` names and that holds now (C1–C4).
     #[must_use]
     pub fn cause(&self, policy: &Policy, now: Moment) -> Option<Cause> {

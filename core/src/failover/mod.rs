@@ -1,14 +1,276 @@
-//! One failover, from its trigger to the end of failback.
+//! One failover, from its trigger to the end of failback: a state machine without a fleet around it.
+//!
+//! What it needs to know is handed to it as [`Around`]; it moves by one transition at a time ([`Failover::advance`]),
+//! so that its caller can turn each into assignments before the next. It is level-triggered: a lost or repeated
+//! input does no harm, and a restart goes on from what was persisted. Which assignment follows from its state
+//! is for the fleet to say.
+
+mod advance;
+mod begin;
+mod handing_back;
+mod licenses;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{FailoverId, ServerId};
+pub use self::{
+    begin::Beginning,
+    handing_back::RETURN_PATIENCE,
+    licenses::{LicenseMove, MoveState},
+};
+use crate::{
+    contract::{
+        api::{Considered, FailoverReason, FailoverView, Phase, ReasonKind, Step},
+        heartbeat::{DamagedSegment, Progress, ServerReport},
+    },
+    ids::{CameraId, FailoverId, ServerId},
+    policy::{Failback, Range},
+    selection::Selection,
+    settings::BundleHash,
+    time::{Moment, Monotonic, Timestamp},
+    trigger::Cause,
+};
 
-/// One failover.
+/// The steps that a failover keeps; beyond them waiting is no longer noted, only phases are.
+const MOST_STEPS: usize = 200;
+
+/// One failover: everything about it that must outlive the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
     /// Which.
     pub id: FailoverId,
     /// The recording server.
     pub server: ServerId,
+    /// Where it is.
+    pub phase: Phase,
+    /// Why; the reason of the last fault, if the server failed again during failback.
+    pub reason: FailoverReason,
+    /// Whether the reason has cleared, or a person ended the failover.
+    pub reason_cleared: bool,
+    /// Who started it by hand; none if it started by itself.
+    pub started_by: Option<String>,
+    /// The failover server that this person chose.
+    pub wanted: Option<ServerId>,
+    /// The settings of before the fault, which are restored in the end (G6).
+    pub settings: BundleHash,
+    /// What the failover server does.
+    pub range: Range,
+    /// What becomes of the recordings.
+    pub failback: Failback,
+    /// Failover servers that bear or bore the identity in this failover, in order.
+    pub holders: Vec<Holder>,
+    /// The recording server films on until the failover server does.
+    pub overlap: bool,
+    /// A person started it again while it was being handed back; a failover server is sought.
+    pub again: bool,
+    /// The failover is to end: who wants it.
+    pub ending: Option<Ending>,
+    /// The failover server whose recordings may be fetched now: it has closed all of them.
+    pub source: Option<ServerId>,
+    /// How far the restoration is, of the source that is fetched from now.
+    pub progress: Progress,
+    /// What was fetched from sources before this one.
+    pub delivered: Progress,
+    /// Why fetching does not go on, by the recording server's own word; empty while it does.
+    pub fetching_waits: String,
+    /// What could not be handed back.
+    pub damaged: Vec<DamagedSegment>,
+    /// Why this failover server.
+    pub selection: Vec<Considered>,
+    /// What it waits for, in words; empty when for nothing.
+    pub waits_for: String,
+    /// Its steps, oldest first.
+    pub steps: Vec<Step>,
+    /// When it was decided.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// From the last sign of the server to the decision; 0 by hand.
+    pub detection_ms: u64,
+    /// From the decision to `serving`.
+    pub takeover_ms: Option<u64>,
+    /// Moves of the licence keys, in order.
+    pub moves: Vec<LicenseMove>,
+    #[serde(skip)]
+    decided: Mark,
+    #[serde(skip)]
+    incomplete_since: Mark,
+}
+
+/// A monotonic time that the process remembers for as long as it lives; no part of what is stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark(Option<Monotonic>);
+
+impl PartialEq for Mark {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+impl Eq for Mark {}
+
+/// A failover server that bears or bore the identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Which.
+    pub server: ServerId,
+    /// What it is to do for the failover now.
+    pub holding: Holding,
+    /// Cameras that it has no room for, lowest priority first.
+    pub disabled: Vec<CameraId>,
+}
+
+/// What a failover server is to do for a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holding {
+    /// It films.
+    Films,
+    /// It films no more, and keeps its recordings until they are fetched.
+    Owes,
+    /// It is to erase its recordings: they arrived, or were dropped by the policy or by a person.
+    Erases,
+    /// It said that it has none any more.
+    Done,
+}
+
+/// How a failover came to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Who ended it; none if the reason had cleared.
+    pub by: Option<String>,
+}
+
+/// What a failover has to know of the fleet around it.
+pub struct Around<'a> {
+    /// The recording server.
+    pub original: Side<'a>,
+    /// The failover servers of [`Failover::holders`], in the same order.
+    pub holders: Vec<Side<'a>>,
+    /// Enabled cameras of the settings, each to be run by the recording server.
+    pub cameras: &'a BTreeSet<CameraId>,
+    /// A reason for a failover of the recording server that holds now.
+    pub cause: Option<Cause>,
+    /// Whether this failover's reason has cleared.
+    pub cleared: bool,
+    /// C5.
+    pub stop_automatically: bool,
+    /// Seeks a failover server.
+    pub select: &'a dyn Fn(&Failover) -> Selection,
+    /// The cameras that a failover server has no room for.
+    pub surplus: &'a dyn Fn(&ServerId) -> Vec<CameraId>,
+}
+
+/// How one of the servers of a failover is.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// Whether it is heard.
+    pub heard: bool,
+    /// Why it has to be given up as a failover server, in words.
+    pub failed: Option<&'a str>,
+    /// What it said last, if it said that it has its newest assignment.
+    pub reached: Option<&'a ServerReport>,
+}
+
+impl Failover {
+    /// The failover server that bears the identity now.
+    #[must_use]
+    pub fn stand_in(&self) -> Option<&Holder> {
+        self.holders
+            .iter()
+            .find(|holder| holder.holding == Holding::Films)
+    }
+
+    /// The failover server that bears the identity, or bore it last.
+    #[must_use]
+    pub fn last_stand_in(&self) -> Option<&ServerId> {
+        self.stand_in()
+            .or(self.holders.last())
+            .map(|holder| &holder.server)
+    }
+
+    /// What `server` is to do for this failover.
+    #[must_use]
+    pub fn holding(&self, server: &ServerId) -> Option<Holding> {
+        self.holders
+            .iter()
+            .find(|holder| holder.server == *server)
+            .map(|holder| holder.holding)
+    }
+
+    /// Whether nothing of it is left to be done: it ended, all copies are erased and the licences are back.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.phase.is_final()
+            && self.holders.iter().all(|holder| holder.holding == Holding::Done)
+            && self.licenses_settled()
+    }
+
+    /// Whether the recording server is to film, and not the failover server alone.
+    #[must_use]
+    pub fn original_films(&self) -> bool {
+        match self.phase {
+            Phase::TakingOver => self.overlap || self.ending.is_some(),
+            Phase::Serving => self.ending.is_some(),
+            Phase::Selecting | Phase::Restoring | Phase::Replacing | Phase::Completed | Phase::Aborted => {
+                true
+            }
+        }
+    }
+
+    /// The failover as it is shown.
+    #[must_use]
+    pub fn view(&self) -> FailoverView {
+        FailoverView {
+            id: self.id.clone(),
+            server: self.server.clone(),
+            stand_in: self.last_stand_in().cloned(),
+            phase: self.phase,
+            reason: self.reason.clone(),
+            reason_cleared: self.reason_cleared,
+            waits_for: self.waits_for.clone(),
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            detection_ms: self.detection_ms,
+            takeover_ms: self.takeover_ms,
+            disabled: self
+                .stand_in()
+                .or(self.holders.last())
+                .map(|holder| holder.disabled.clone())
+                .unwrap_or_default(),
+            progress: self.total_progress(),
+            damaged: self.damaged.clone(),
+            selection: self.selection.clone(),
+            licenses_settled: self.licenses_settled(),
+            steps: self.steps.clone(),
+        }
+    }
+
+    fn is_automatic(&self) -> bool {
+        self.reason.kind != ReasonKind::Manual
+    }
+
+    /// Writes down what happened, once it has.
+    fn note(&mut self, phase: Phase, what: impl Into<String>, now: Moment) {
+        if phase == self.phase && self.steps.len() >= MOST_STEPS {
+            return;
+        }
+        self.phase = phase;
+        self.steps.push(Step {
+            at: now.wall,
+            phase,
+            what: what.into(),
+        });
+    }
+
+    /// Says what it waits for.
+    fn wait(&mut self, what: impl Into<String>) {
+        self.waits_for = what.into();
+    }
+
+    fn set_holding(&mut self, server: &ServerId, holding: Holding) {
+        for holder in self.holders.iter_mut().filter(|holder| holder.server == *server) {
+            holder.holding = holding;
+        }
+    }
 }

@@ -2,24 +2,40 @@
 //!
 //! Inputs come in, effects go out. The caller carries out all effects of one call in one transaction (records
 //! and what is to be sent), then sends; [`Effect::License`] runs beside it. Everything that must outlive the
-//! process is in a [`Record`]; whatever else is here can be lost.
+//! process is in a [`Record`]; whatever else is here can be lost. It is level-triggered throughout: each input
+//! updates what is known, then every failover makes the transitions that are due and every server whose part
+//! has changed gets a new assignment.
 
-use serde::{Deserialize, Serialize};
+mod assign;
+mod edits;
+mod events;
+mod failovers;
+mod records;
+mod requests;
+mod triggers;
+mod views;
 
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+pub use self::records::{Record, RecordKey};
 use crate::{
     assignment::{Assignment, Epoch},
     camera::Camera,
     contract::{
-        api::{Problem, Protection},
-        event::Fact,
-        heartbeat::{Observation, RestorationReport, ServerReport},
-        rpc::{Answer, LicenseRequest, OrchestratorReply, OrchestratorRequest},
+        api::{Protection, ReasonKind},
+        event::{Event, Fact},
+        heartbeat::{Observation, RestorationReport, ServerReport, StorageState},
+        rpc::LicenseRequest,
     },
     failover::Failover,
-    ids::{CameraId, FailoverId, ServerId},
+    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
     server::Server,
     settings::{Bundle, BundleHash},
-    time::Moment,
+    time::{Moment, Monotonic},
+    trigger::Trigger,
 };
 
 /// What happens to the fleet.
@@ -71,7 +87,7 @@ pub enum Effect {
     Delete(RecordKey),
     /// Send an assignment to its server.
     Assign(Assignment),
-    /// Send settings to a server, encrypted.
+    /// Send settings to a server, encrypted. Comes before the assignment that needs them.
     Stage {
         /// To whom.
         server: ServerId,
@@ -84,113 +100,188 @@ pub enum Effect {
     License(LicenseRequest),
 }
 
-/// What outlives the process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "record", rename_all = "snake_case")]
-pub enum Record {
-    /// A server, as enrolled.
-    Server(Server),
-    /// A camera.
-    Camera(Camera),
-    /// Pairing and failover settings of a recording server.
-    Protection(ServerId, Protection),
-    /// The newest assignment of a server.
-    Assignment(Assignment),
-    /// The newest epoch given out.
-    Epoch(Epoch),
-    /// A failover.
-    Failover(Failover),
-    /// When a failover server was last chosen.
-    LastUsed(ServerId, Epoch),
-    /// A server was heard at least once since its enrolment.
-    Heard(ServerId),
-}
-
-/// What tells records apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RecordKey {
-    /// The kind of record, e.g. `camera`.
-    pub kind: String,
-    /// Which of its kind; `fleet` where there is only one.
-    pub id: String,
-}
-
-impl Record {
-    /// What tells it apart.
-    #[must_use]
-    pub fn key(&self) -> RecordKey {
-        let (kind, id) = match self {
-            Self::Server(server) => ("server", server.id.as_str()),
-            Self::Camera(camera) => ("camera", camera.id.as_str()),
-            Self::Protection(server, _) => ("protection", server.as_str()),
-            Self::Assignment(assignment) => ("assignment", assignment.server.as_str()),
-            Self::Epoch(_) => ("epoch", "fleet"),
-            Self::Failover(failover) => ("failover", failover.id.as_str()),
-            Self::LastUsed(server, _) => ("last_used", server.as_str()),
-            Self::Heard(server) => ("heard", server.as_str()),
-        };
-        RecordKey {
-            kind: kind.to_owned(),
-            id: id.to_owned(),
-        }
-    }
-}
-
 /// The fleet.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
-    _records: Vec<Record>,
+    members: BTreeMap<ServerId, Member>,
+    cameras: BTreeMap<CameraId, Camera>,
+    protections: BTreeMap<ServerId, Protection>,
+    assignments: BTreeMap<ServerId, Assignment>,
+    failovers: BTreeMap<FailoverId, Failover>,
+    /// Failovers of which something is left to be done.
+    unsettled: BTreeSet<FailoverId>,
+    last_used: BTreeMap<ServerId, Epoch>,
+    dismissed: BTreeMap<ServerId, ReasonKind>,
+    epoch: Epoch,
+    /// The settings of each recording server as they are now.
+    settings: BTreeMap<ServerId, Arc<Settings>>,
+    /// Servers whose part may have changed.
+    touched: BTreeSet<ServerId>,
+    /// When the ledger was last asked, by the id of the move.
+    asked: BTreeMap<FailoverId, Monotonic>,
+    protection_checked: Option<Monotonic>,
+    out: Vec<Effect>,
+}
+
+/// One server, with what was seen of it since the start.
+#[derive(Clone, Debug)]
+struct Member {
+    server: Server,
+    trigger: Trigger,
+    report: Option<ServerReport>,
+    /// Earlier starts of its recording service: their reports are late.
+    gone: VecDeque<Incarnation>,
+    published_at: Option<Monotonic>,
+    staged: BTreeMap<BundleHash, Monotonic>,
+    heard: Option<bool>,
+    storage: StorageState,
+    protected: Option<bool>,
+}
+
+/// A recording server's settings, with what follows from them.
+#[derive(Clone, Debug)]
+struct Settings {
+    hash: BundleHash,
+    bundle: Bundle,
+    enabled: BTreeSet<CameraId>,
+}
+
+impl Member {
+    fn new(server: Server, ever_heard: bool) -> Self {
+        Self {
+            server,
+            trigger: Trigger::new(ever_heard),
+            report: None,
+            gone: VecDeque::new(),
+            published_at: None,
+            staged: BTreeMap::new(),
+            heard: None,
+            storage: StorageState::Normal,
+            protected: None,
+        }
+    }
 }
 
 impl Fleet {
     /// The fleet as its records tell it. Follow with [`Input::Started`].
     #[must_use]
     pub fn restore(records: impl IntoIterator<Item = Record>) -> Self {
-        Self {
-            _records: records.into_iter().collect(),
+        let mut fleet = Self::default();
+        let mut heard = BTreeSet::new();
+        let mut servers = Vec::new();
+        for record in records {
+            match record {
+                Record::Server(server) => servers.push(server),
+                Record::Camera(camera) => {
+                    fleet.cameras.insert(camera.id.clone(), camera);
+                }
+                Record::Protection(server, protection) => {
+                    fleet.protections.insert(server, protection);
+                }
+                Record::Assignment(assignment) => {
+                    fleet.epoch = fleet.epoch.max(assignment.epoch);
+                    fleet.assignments.insert(assignment.server.clone(), assignment);
+                }
+                Record::Epoch(epoch) => fleet.epoch = fleet.epoch.max(epoch),
+                Record::Failover(failover) => {
+                    fleet.failovers.insert(failover.id.clone(), failover);
+                }
+                Record::LastUsed(server, epoch) => {
+                    fleet.last_used.insert(server, epoch);
+                }
+                Record::Heard(server) => {
+                    heard.insert(server);
+                }
+                Record::Dismissed(server, kind) => {
+                    fleet.dismissed.insert(server, kind);
+                }
+            }
         }
+        for server in servers {
+            let member = Member::new(server.clone(), heard.contains(&server.id));
+            fleet.members.insert(server.id, member);
+        }
+        let unsettled = fleet.failovers.values().filter(|failover| !failover.is_settled());
+        fleet.unsettled = unsettled.map(|failover| failover.id.clone()).collect();
+        let all: Vec<ServerId> = fleet.members.keys().cloned().collect();
+        fleet.renew_settings_of(&all);
+        fleet
     }
 
     /// Takes one input and says what is to be done about it.
     pub fn step(&mut self, input: Input, now: Moment) -> Vec<Effect> {
-        let _ = (input, now);
-        Vec::new()
-    }
-
-    /// Answers a request. A failover may begin, and needs an id that was never used.
-    ///
-    /// # Errors
-    /// [`Problem`] says what is wrong with the request, or why it is not possible now, and what to do.
-    /// `GetBundle` is refused: the caller answers it with [`Fleet::bundle`], encrypted.
-    pub fn answer(
-        &mut self,
-        request: OrchestratorRequest,
-        fresh: FailoverId,
-        now: Moment,
-    ) -> (Answer<OrchestratorReply>, Vec<Effect>) {
-        let _ = (request, fresh, now);
-        (Err(Problem::unavailable("not ready yet")), Vec::new())
+        match input {
+            Input::Started => self.touched.extend(self.members.keys().cloned()),
+            Input::Tick { fresh } => self.tick(&fresh, now),
+            Input::Observed { observation, fresh } => self.observed(observation, &fresh, now),
+            Input::Reported(report) => self.reported(report, now),
+            Input::Restoration(report) => self.restoration(&report, now),
+            Input::LicensesMoved {
+                failover,
+                given_back,
+                devices,
+            } => self.licenses_moved(&failover, given_back, devices, now),
+            Input::LicenseFailed { failover, why } => self.license_failed(&failover, &why, now),
+        }
+        self.proceed(now);
+        std::mem::take(&mut self.out)
     }
 
     /// A bundle by its hash, if it is in use.
     #[must_use]
     pub fn bundle(&self, hash: &BundleHash) -> Option<Bundle> {
-        let _ = hash;
-        None
+        self.settings
+            .values()
+            .find(|settings| settings.hash == *hash)
+            .map(|settings| settings.bundle.clone())
     }
 
     /// The servers enrolled.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
-        self._records.iter().filter_map(|record| match record {
-            Record::Server(server) => Some(server),
-            _ => None,
-        })
+        self.members.values().map(|member| &member.server)
     }
 
     /// A camera.
     #[must_use]
     pub fn camera(&self, camera: &CameraId) -> Option<&Camera> {
-        let _ = camera;
-        None
+        self.cameras.get(camera)
+    }
+
+    /// All failovers.
+    pub fn failovers(&self) -> impl Iterator<Item = &Failover> {
+        self.failovers.values()
+    }
+
+    /// The newest assignment of a server.
+    #[must_use]
+    pub fn assignment(&self, server: &ServerId) -> Option<&Assignment> {
+        self.assignments.get(server)
+    }
+
+    /// The newest epoch given out.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn save(&mut self, record: Record) {
+        self.out.push(Effect::Save(Box::new(record)));
+    }
+
+    fn emit(&mut self, about: &ServerId, event: Event, now: Moment) {
+        if let Some(domain) = self.domain_of(about) {
+            let fact = Fact {
+                domain,
+                at: now.wall,
+                event,
+            };
+            self.out.push(Effect::Emit(fact));
+        }
+    }
+
+    fn domain_of(&self, server: &ServerId) -> Option<DomainId> {
+        self.members
+            .get(server)
+            .map(|member| member.server.domain.clone())
     }
 }

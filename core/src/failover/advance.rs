@@ -1,0 +1,286 @@
+//! The transitions up to `serving`, and back to it when the recording server fails again.
+
+use super::{Around, Ending, Failover, Holding, Mark, Side};
+use crate::{
+    contract::{
+        api::{Considered, Phase},
+        event::Event,
+        heartbeat::CameraFault,
+    },
+    ids::{CameraId, ServerId},
+    selection::Selection,
+    time::Moment,
+    trigger::Cause,
+};
+
+impl Failover {
+    /// Makes the next transition that is due, one at most. The caller turns the new state into assignments,
+    /// and calls again until nothing changes.
+    pub fn advance(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        match self.phase {
+            Phase::Selecting => self.seek(around, now),
+            Phase::TakingOver | Phase::Serving => self.serve(around, now),
+            Phase::Restoring => match self.failed_again(around) {
+                true => self.take_over_again(around, now),
+                false => self.hand_back(around, now),
+            },
+            Phase::Replacing | Phase::Completed | Phase::Aborted => {
+                self.settle(around);
+                Vec::new()
+            }
+        }
+    }
+
+    fn seek(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let why = match &self.ending {
+            Some(Ending { by: Some(by) }) => format!("{by} ended it before a failover server was free"),
+            _ if self.is_automatic() && around.cleared => {
+                self.reason_cleared = true;
+                "the reason cleared before a failover server was free".to_owned()
+            }
+            _ => return self.choose(around, now),
+        };
+        self.note(Phase::Aborted, why.clone(), now);
+        self.waits_for.clear();
+        self.ended_at = Some(now.wall);
+        vec![Event::FailoverAborted {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            why,
+        }]
+    }
+
+    /// Gives the identity to whoever is free, or says that it waits.
+    fn choose(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let selection = (around.select)(self);
+        match selection.chosen.clone() {
+            Some(chosen) => {
+                let disabled = (around.surplus)(&chosen);
+                vec![self.give_to(chosen, disabled, selection, now)]
+            }
+            None => {
+                let waits_for = selection.waits_for();
+                self.selection = selection.considered;
+                self.say_waiting(waits_for, now)
+            }
+        }
+    }
+
+    fn say_waiting(&mut self, waits_for: String, now: Moment) -> Vec<Event> {
+        if self.waits_for == waits_for {
+            return Vec::new();
+        }
+        self.note(self.phase, format!("waits for {waits_for}"), now);
+        self.wait(waits_for.clone());
+        vec![Event::FailoverWaiting {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            reason: self.reason.clone(),
+            waits_for,
+        }]
+    }
+
+    fn serve(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        if self.ending.is_some() {
+            if self.should_go_on(around) {
+                self.ending = None;
+                self.reason_cleared = false;
+                self.incomplete_since = Mark(None);
+                self.note(self.phase, "the recording server failed again: it goes on", now);
+                return Vec::new();
+            }
+            if self.original_is_ready(around, now) {
+                return self.begin_handing_back(around, now);
+            }
+        }
+        let Some((index, stand_in)) = self.find_stand_in(around) else {
+            return Vec::new();
+        };
+        if let Some(why) = stand_in.failed {
+            return self.replace_stand_in(index, why, around, now);
+        }
+        if self.phase == Phase::TakingOver
+            && let Some(event) = self.arrive(index, stand_in, around, now)
+        {
+            return vec![event];
+        }
+        if self.phase == Phase::Serving && self.may_end_by_itself(around) {
+            self.end_by_itself(now);
+            return Vec::new();
+        }
+        self.say_what_serving_waits_for(index, stand_in, around);
+        Vec::new()
+    }
+
+    fn find_stand_in<'a>(&self, around: &Around<'a>) -> Option<(usize, Side<'a>)> {
+        let index = self
+            .holders
+            .iter()
+            .position(|holder| holder.holding == Holding::Films)?;
+        Some((index, *around.holders.get(index)?))
+    }
+
+    fn say_what_serving_waits_for(&mut self, index: usize, stand_in: Side<'_>, around: &Around<'_>) {
+        let server = &self.holders[index].server;
+        let waits_for = if self.ending.is_some() {
+            self.what_return_waits_for(around)
+        } else if self.phase == Phase::Serving {
+            String::new()
+        } else if stand_in.reached.is_none() {
+            format!("{server} to take its assignment")
+        } else {
+            format!("{server} to connect the cameras")
+        };
+        self.wait(waits_for);
+    }
+
+    /// The end had come by itself, and the recording server has failed again.
+    fn should_go_on(&self, around: &Around<'_>) -> bool {
+        let by_itself = matches!(self.ending, Some(Ending { by: None }));
+        by_itself && around.cause.is_some()
+    }
+
+    fn may_end_by_itself(&self, around: &Around<'_>) -> bool {
+        self.ending.is_none() && self.is_automatic() && around.stop_automatically && around.cleared
+    }
+
+    fn end_by_itself(&mut self, now: Moment) {
+        self.ending = Some(Ending { by: None });
+        self.reason_cleared = true;
+        self.note(self.phase, "the reason has cleared: it ends by itself", now);
+    }
+
+    /// `taking_over → serving`: each camera films or has a reason why not.
+    fn arrive(
+        &mut self,
+        index: usize,
+        stand_in: Side<'_>,
+        around: &Around<'_>,
+        now: Moment,
+    ) -> Option<Event> {
+        let report = stand_in.reached?;
+        if report.identity.as_ref() != Some(&self.server) {
+            return None;
+        }
+        let holder = &self.holders[index];
+        let expected: Vec<&CameraId> = around
+            .cameras
+            .iter()
+            .filter(|camera| !holder.disabled.contains(camera))
+            .collect();
+        let status = |camera: &CameraId| report.cameras.get(camera);
+        if !expected
+            .iter()
+            .all(|camera| status(camera).is_some_and(|status| status.is_settled()))
+        {
+            return None;
+        }
+        let films = |camera: &CameraId| status(camera).is_some_and(|status| status.films());
+        let (filming, lost): (Vec<&CameraId>, Vec<&CameraId>) =
+            expected.into_iter().partition(|camera| films(camera));
+        let stand_in = holder.server.clone();
+        let event = Event::FailoverServing {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            stand_in: stand_in.clone(),
+            filming: u32::try_from(filming.len()).unwrap_or(u32::MAX),
+            lost: lost.iter().map(|camera| (*camera).clone()).collect(),
+        };
+        let what = match lost.len() {
+            0 => format!("{stand_in} films {} camera(s)", filming.len()),
+            n => format!(
+                "{stand_in} films {} camera(s), {n} can't be filmed",
+                filming.len()
+            ),
+        };
+        self.takeover_ms = self.decided.0.map(|decided| {
+            let taken = now.monotonic.since(decided);
+            u64::try_from(taken.as_millis()).unwrap_or(u64::MAX)
+        });
+        self.overlap = false;
+        self.waits_for.clear();
+        self.note(Phase::Serving, what, now);
+        Some(event)
+    }
+
+    /// The failover server is gone: another one takes over. What it recorded stays owed.
+    fn replace_stand_in(&mut self, index: usize, why: &str, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let gone = self.holders[index].server.clone();
+        // With nobody filming, a recording server that is well again must not be kept waiting.
+        if self.may_end_by_itself(around) {
+            self.end_by_itself(now);
+            return Vec::new();
+        }
+        let selection = (around.select)(self);
+        let Some(chosen) = selection.chosen.clone() else {
+            let waits_for = format!("{gone}, which {why}, or {}", selection.waits_for());
+            return self.say_waiting(waits_for, now);
+        };
+        self.note(self.phase, format!("{gone} {why}: another one takes over"), now);
+        self.holders[index].holding = Holding::Owes;
+        let disabled = (around.surplus)(&chosen);
+        vec![self.give_to(chosen, disabled, selection, now)]
+    }
+
+    fn failed_again(&self, around: &Around<'_>) -> bool {
+        self.again
+            || (around.cause.is_some() && self.holders.iter().any(|each| each.holding == Holding::Owes))
+    }
+
+    /// `restoring → taking_over`: the same failover, the same failover server if it can; what was not fetched
+    /// yet stays where it is.
+    fn take_over_again(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        if !self.again
+            && let Some(cause) = around.cause.clone()
+            && self.reason_cleared
+        {
+            self.renew_reason(cause, now);
+        }
+        let selection = match self.same_stand_in(around) {
+            Some(server) => Selection {
+                considered: vec![Considered {
+                    server: server.clone(),
+                    chosen: true,
+                    why: "stood in before, and has the recordings".to_owned(),
+                }],
+                chosen: Some(server),
+            },
+            None => (around.select)(self),
+        };
+        let Some(chosen) = selection.chosen.clone() else {
+            let waits_for = selection.waits_for();
+            return self.say_waiting(waits_for, now);
+        };
+        for holder in &mut self.holders {
+            if holder.holding == Holding::Films {
+                holder.holding = Holding::Owes;
+            }
+        }
+        self.again = false;
+        self.ending = None;
+        self.overlap = false;
+        let disabled = (around.surplus)(&chosen);
+        vec![self.give_to(chosen, disabled, selection, now)]
+    }
+
+    fn same_stand_in(&self, around: &Around<'_>) -> Option<ServerId> {
+        self.holders
+            .iter()
+            .zip(&around.holders)
+            .rev()
+            .find(|(holder, side)| holder.holding == Holding::Owes && side.heard && side.failed.is_none())
+            .map(|(holder, _)| holder.server.clone())
+    }
+
+    pub(super) fn renew_reason(&mut self, cause: Cause, now: Moment) {
+        self.detection_ms = u64::try_from(cause.silent.as_millis()).unwrap_or(u64::MAX);
+        self.reason = cause.reason;
+        self.reason_cleared = false;
+        self.note(self.phase, format!("failed again: {}", self.reason.summary), now);
+    }
+}
+
+/// Whether waiting for a camera is of no use: somebody else has to let go of it first.
+pub(super) fn is_held_elsewhere(fault: CameraFault) -> bool {
+    fault == CameraFault::HeldElsewhere
+}

@@ -1,0 +1,195 @@
+//! How a failover begins, and how people end it.
+
+use super::{Ending, Failover, Holder, Holding, Mark};
+use crate::{
+    contract::{
+        api::{Phase, Problem},
+        event::Event,
+        heartbeat::Progress,
+    },
+    ids::{CameraId, FailoverId, ServerId},
+    policy::{Failback, Range},
+    selection::Selection,
+    settings::BundleHash,
+    time::Moment,
+    trigger::Cause,
+};
+
+/// What a failover begins with.
+pub struct Beginning {
+    /// An id that was never used.
+    pub id: FailoverId,
+    /// The recording server.
+    pub server: ServerId,
+    /// Why.
+    pub cause: Cause,
+    /// Who started it by hand.
+    pub by: Option<String>,
+    /// The failover server that this person chose.
+    pub wanted: Option<ServerId>,
+    /// The settings of now.
+    pub settings: BundleHash,
+    /// What the failover server does.
+    pub range: Range,
+    /// What becomes of the recordings.
+    pub failback: Failback,
+    /// Whether the recording server may film on until the failover server does.
+    pub overlap: bool,
+}
+
+impl Failover {
+    /// Decides on a failover; a failover server is sought next.
+    #[must_use]
+    pub fn begin(beginning: Beginning, now: Moment) -> Self {
+        let Cause { reason, silent } = beginning.cause;
+        let mut failover = Self {
+            id: beginning.id,
+            server: beginning.server,
+            phase: Phase::Selecting,
+            reason,
+            reason_cleared: false,
+            started_by: beginning.by,
+            wanted: beginning.wanted,
+            settings: beginning.settings,
+            range: beginning.range,
+            failback: beginning.failback,
+            holders: Vec::new(),
+            overlap: beginning.overlap,
+            again: false,
+            ending: None,
+            source: None,
+            progress: Progress::default(),
+            delivered: Progress::default(),
+            fetching_waits: String::new(),
+            damaged: Vec::new(),
+            selection: Vec::new(),
+            waits_for: String::new(),
+            steps: Vec::new(),
+            started_at: now.wall,
+            ended_at: None,
+            detection_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+            takeover_ms: None,
+            moves: Vec::new(),
+            decided: Mark(Some(now.monotonic)),
+            incomplete_since: Mark(None),
+        };
+        let what = format!("decided: {}", failover.reason.summary);
+        failover.note(Phase::Selecting, what, now);
+        failover
+    }
+
+    /// Gives the identity to the failover server that `selection` chose.
+    pub(super) fn give_to(
+        &mut self,
+        server: ServerId,
+        disabled: Vec<CameraId>,
+        selection: Selection,
+        now: Moment,
+    ) -> Event {
+        self.selection = selection.considered;
+        self.holders.retain(|holder| holder.server != server);
+        self.holders.push(Holder {
+            server: server.clone(),
+            holding: Holding::Films,
+            disabled: disabled.clone(),
+        });
+        self.move_licenses(&server);
+        self.source = None;
+        self.takeover_ms = None;
+        self.waits_for.clear();
+        self.decided = Mark(Some(now.monotonic));
+        let surplus = match disabled.len() {
+            0 => String::new(),
+            n => format!("; it has no room for {n} camera(s)"),
+        };
+        self.note(Phase::TakingOver, format!("{server} takes over{surplus}"), now);
+        Event::FailoverStarted {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            stand_in: server,
+            reason: self.reason.clone(),
+            silent_ms: self.detection_ms,
+            disabled,
+        }
+    }
+
+    /// A person ends it (G1). Asked again it changes nothing.
+    pub fn stop(&mut self, by: &str, now: Moment) {
+        if self.phase == Phase::Restoring && self.again {
+            self.again = false;
+            self.reason_cleared = true;
+            self.note(self.phase, format!("{by} calls the new takeover off"), now);
+        }
+        let ended_by_hand = self.ending.as_ref().is_some_and(|ending| ending.by.is_some());
+        let running = matches!(self.phase, Phase::Selecting | Phase::TakingOver | Phase::Serving);
+        if ended_by_hand || !running {
+            return;
+        }
+        self.ending = Some(Ending {
+            by: Some(by.to_owned()),
+        });
+        self.reason_cleared = true;
+        self.note(self.phase, format!("{by} ends it"), now);
+    }
+
+    /// A person ends the synchronisation (G5): what was not transferred completely is removed.
+    ///
+    /// # Errors
+    /// If nothing is being synchronised.
+    pub fn stop_restoration(&mut self, by: &str, now: Moment) -> Result<(), Problem> {
+        if self.phase != Phase::Restoring {
+            return Err(Problem::conflict(format!(
+                "failover {} is not synchronising recordings: there is nothing to stop",
+                self.id
+            )));
+        }
+        let total = self.total_progress();
+        let segments = total.segments_total.saturating_sub(total.segments_done);
+        let bytes = total.bytes_total.saturating_sub(total.bytes_done);
+        let unread: Vec<&str> = self
+            .holders
+            .iter()
+            .filter(|holder| holder.holding == Holding::Owes && self.source.as_ref() != Some(&holder.server))
+            .map(|holder| holder.server.as_str())
+            .collect();
+        let more = if unread.is_empty() {
+            String::new()
+        } else {
+            format!(", and everything that {} recorded", unread.join(" and "))
+        };
+        self.note(
+            Phase::Restoring,
+            format!("{by} stops the synchronisation: {segments} segment(s), {bytes} bytes are lost{more}"),
+            now,
+        );
+        self.drop_recordings();
+        Ok(())
+    }
+
+    /// The copies on the failover servers are to be erased, delivered or not.
+    pub(super) fn drop_recordings(&mut self) {
+        for holder in &mut self.holders {
+            if matches!(holder.holding, Holding::Owes | Holding::Films) {
+                holder.holding = Holding::Erases;
+            }
+        }
+        self.source = None;
+    }
+
+    /// A person starts it again while it is being handed back.
+    ///
+    /// # Errors
+    /// If it is somewhere else.
+    pub fn start_again(&mut self, cause: Cause, by: &str, now: Moment) -> Result<(), Problem> {
+        if self.phase != Phase::Restoring {
+            return Err(Problem::conflict(format!(
+                "{} is failed over already (failover {})",
+                self.server, self.id
+            )));
+        }
+        self.started_by = Some(by.to_owned());
+        self.again = true;
+        self.renew_reason(cause, now);
+        Ok(())
+    }
+}

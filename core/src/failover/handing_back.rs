@@ -1,0 +1,276 @@
+//! Failback: the recording server films first, then the failover server stops, then its recordings go back.
+
+use std::time::Duration;
+
+use super::{Around, Failover, Holding, Mark, Side, advance::is_held_elsewhere};
+use crate::{
+    assignment::Epoch,
+    contract::{
+        api::Phase,
+        event::Event,
+        heartbeat::{CameraStatus, Progress, RestorationReport},
+    },
+    ids::{CameraId, ServerId},
+    policy::Failback,
+    time::Moment,
+};
+
+/// For how long the failover server films on when the recording server is back but can't film cameras that
+/// the failover server does film. After that it hands back all the same: a camera may never come back.
+pub const RETURN_PATIENCE: Duration = Duration::from_secs(30);
+/// Damaged segments that are remembered by name.
+const MOST_DAMAGED: usize = 1000;
+
+impl Failover {
+    /// Whether the recording server films again what can be filmed.
+    pub(super) fn original_is_ready(&mut self, around: &Around<'_>, now: Moment) -> bool {
+        let Some(missing) = self.missing_at_return(around) else {
+            self.incomplete_since = Mark(None);
+            return false;
+        };
+        if missing.is_empty() {
+            return true;
+        }
+        let since = *self.incomplete_since.0.get_or_insert(now.monotonic);
+        now.monotonic.since(since) >= RETURN_PATIENCE
+    }
+
+    /// Cameras that the failover server films and the recording server can't, though no session stands in its
+    /// way; none at all as long as the recording server has not settled.
+    fn missing_at_return(&self, around: &Around<'_>) -> Option<Vec<CameraId>> {
+        let report = around
+            .original
+            .reached
+            .filter(|report| report.identity.as_ref() == Some(&self.server))?;
+        if !around
+            .cameras
+            .iter()
+            .all(|camera| report.cameras.get(camera).is_some_and(CameraStatus::is_settled))
+        {
+            return None;
+        }
+        let elsewhere = |camera: &&CameraId| {
+            self.holders
+                .iter()
+                .zip(&around.holders)
+                .filter(|(holder, side)| holder.holding == Holding::Films && side.failed.is_none())
+                .filter_map(|(_, side)| side.reached?.cameras.get(*camera))
+                .any(CameraStatus::films)
+        };
+        let lost = |camera: &&CameraId| match report.cameras.get(*camera) {
+            Some(CameraStatus::Lost { fault, .. }) => !is_held_elsewhere(*fault),
+            _ => false,
+        };
+        Some(
+            around
+                .cameras
+                .iter()
+                .filter(lost)
+                .filter(elsewhere)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// What the end waits for before anything is handed back, in words.
+    pub(super) fn what_return_waits_for(&self, around: &Around<'_>) -> String {
+        let server = &self.server;
+        match self.missing_at_return(around) {
+            Some(missing) if !missing.is_empty() => format!(
+                "{server} to film {} camera(s) that the failover server films, for {} s at most",
+                missing.len(),
+                RETURN_PATIENCE.as_secs()
+            ),
+            _ if !around.original.heard => format!("{server} to be heard"),
+            _ if around.original.reached.is_none() => format!("{server} to take its assignment"),
+            _ => format!("{server} to film again"),
+        }
+    }
+
+    /// `serving → restoring`: the recording server films, so the failover server stops.
+    pub(super) fn begin_handing_back(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let stand_in = self
+            .last_stand_in()
+            .cloned()
+            .unwrap_or_else(|| self.server.clone());
+        let left = self.missing_at_return(around).unwrap_or_default();
+        let without = match left.len() {
+            0 => String::new(),
+            n => format!(", without {n} camera(s) that it can't film"),
+        };
+        self.incomplete_since = Mark(None);
+        self.overlap = false;
+        self.waits_for.clear();
+        self.progress = Progress::default();
+        match self.failback {
+            Failback::Keep => {
+                for holder in self
+                    .holders
+                    .iter_mut()
+                    .filter(|each| each.holding == Holding::Films)
+                {
+                    holder.holding = Holding::Owes;
+                }
+                let what = format!("{} films again{without}; {stand_in} hands back", self.server);
+                self.note(Phase::Restoring, what, now);
+            }
+            Failback::Remove => {
+                self.drop_recordings();
+                let what = format!("{} films again{without}; recordings are removed", self.server);
+                self.note(Phase::Restoring, what, now);
+            }
+        }
+        self.give_licenses_back();
+        vec![Event::FailoverRestoring {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            stand_in,
+        }]
+    }
+
+    /// Goes from source to source until nothing is owed.
+    pub(super) fn hand_back(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let mut owing = self
+            .holders
+            .iter()
+            .zip(&around.holders)
+            .filter(|(holder, _)| holder.holding == Holding::Owes)
+            .map(|(holder, side)| (holder.server.clone(), *side))
+            .peekable();
+        if owing.peek().is_none() {
+            return self.complete(now);
+        }
+        if self.source.is_some() {
+            let waits_for = self.what_fetching_waits_for(around);
+            self.wait(waits_for);
+            return Vec::new();
+        }
+        let owing: Vec<(ServerId, Side<'_>)> = owing.collect();
+        let ready = owing.iter().find(|(_, side)| self.has_closed(*side));
+        if let Some((source, _)) = ready {
+            // Only now may it be fetched: whatever is called complete from here on, is.
+            let what = format!("{source} has closed its recordings: they are fetched");
+            self.source = Some(source.clone());
+            self.progress = Progress::default();
+            self.waits_for.clear();
+            self.note(Phase::Restoring, what, now);
+            return Vec::new();
+        }
+        let waits_for = owing
+            .iter()
+            .map(|(server, side)| match side.heard {
+                true => format!("{server} to close its recordings"),
+                false => format!("{server} to come back with its recordings"),
+            })
+            .collect::<Vec<_>>()
+            .join(" and for ");
+        self.wait(waits_for);
+        Vec::new()
+    }
+
+    /// Whether nothing will be added to what a failover server has recorded.
+    fn has_closed(&self, side: Side<'_>) -> bool {
+        side.reached
+            .is_some_and(|report| report.identity.is_none() && !report.open.contains(&self.id))
+    }
+
+    fn what_fetching_waits_for(&self, around: &Around<'_>) -> String {
+        let source = self.source.as_ref();
+        let source_gone = self
+            .holders
+            .iter()
+            .zip(&around.holders)
+            .find(|(holder, side)| Some(&holder.server) == source && !side.heard);
+        match source_gone {
+            _ if !around.original.heard => format!("{} to be heard", self.server),
+            Some((holder, _)) => format!("{} to come back with its recordings", holder.server),
+            None => self.fetching_waits.clone(),
+        }
+    }
+
+    fn complete(&mut self, now: Moment) -> Vec<Event> {
+        let stand_in = self
+            .last_stand_in()
+            .cloned()
+            .unwrap_or_else(|| self.server.clone());
+        self.waits_for.clear();
+        self.source = None;
+        self.ended_at = Some(now.wall);
+        let what = match self.damaged.len() {
+            0 => "everything is back; the copies are erased".to_owned(),
+            n => format!("everything that can be had is back, {n} segment(s) could not be"),
+        };
+        self.note(Phase::Completed, what, now);
+        vec![Event::FailoverCompleted {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            stand_in,
+            progress: self.total_progress(),
+            damaged: self.damaged.clone(),
+        }]
+    }
+
+    /// The recording server says how far it has fetched. `assigned` is the epoch of its newest assignment: an
+    /// older report speaks of what was asked before, and proves nothing.
+    pub fn restoration(&mut self, report: &RestorationReport, assigned: Epoch, now: Moment) -> Vec<Event> {
+        let speaks_of_this = report.server == self.server && report.failover == self.id;
+        let Some(source) = self.source.clone() else {
+            return Vec::new();
+        };
+        if !speaks_of_this || report.epoch < assigned || self.phase != Phase::Restoring {
+            return Vec::new();
+        }
+        let moved = self.progress != report.progress;
+        self.progress = report.progress;
+        self.fetching_waits.clone_from(&report.waiting);
+        for segment in &report.damaged {
+            let known = self.damaged.iter().any(|known| known.path == segment.path);
+            if !known && self.damaged.len() < MOST_DAMAGED {
+                self.damaged.push(segment.clone());
+            }
+        }
+        let event = moved.then(|| Event::FailoverProgress {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            progress: self.total_progress(),
+        });
+        if report.complete {
+            self.delivered = self.total_progress();
+            self.progress = Progress::default();
+            self.source = None;
+            self.fetching_waits.clear();
+            self.set_holding(&source, Holding::Erases);
+            self.note(
+                Phase::Restoring,
+                format!("{} has all that {source} had", self.server),
+                now,
+            );
+        }
+        event.into_iter().collect()
+    }
+
+    /// What was fetched from all sources so far.
+    #[must_use]
+    pub fn total_progress(&self) -> Progress {
+        Progress {
+            segments_total: self.delivered.segments_total + self.progress.segments_total,
+            segments_done: self.delivered.segments_done + self.progress.segments_done,
+            bytes_total: self.delivered.bytes_total + self.progress.bytes_total,
+            bytes_done: self.delivered.bytes_done + self.progress.bytes_done,
+            bytes_per_second: self.progress.bytes_per_second,
+        }
+    }
+
+    /// Notes which failover servers have erased their copies.
+    pub(super) fn settle(&mut self, around: &Around<'_>) {
+        let id = self.id.clone();
+        for (holder, side) in self.holders.iter_mut().zip(&around.holders) {
+            let empty = side
+                .reached
+                .is_some_and(|report| !report.open.contains(&id) && !report.closed.contains(&id));
+            if holder.holding == Holding::Erases && empty {
+                holder.holding = Holding::Done;
+            }
+        }
+    }
+}

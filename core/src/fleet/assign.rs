@@ -1,0 +1,301 @@
+//! From what every failover is at to what every server is to be: assignments, epochs and staged settings.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::{Effect, Fleet, Record, Settings};
+use crate::{
+    assignment::{Assignment, Epoch, Films, Restore, Role},
+    contract::{api::Phase, heartbeat::ServerReport},
+    coverage,
+    failover::{Failover, Holding},
+    ids::{FailoverId, ServerId},
+    policy::Range,
+    server::Mode,
+    settings::Bundle,
+    time::Moment,
+};
+
+/// How often an assignment is sent again to a server that is heard without it.
+const REPUBLISH: Duration = Duration::from_secs(2);
+/// How often settings are sent again to a server that is heard without them.
+const STAGE_AGAIN: Duration = Duration::from_secs(5);
+
+impl Fleet {
+    /// Every server whose part has changed gets a new assignment.
+    pub(super) fn assign_touched(&mut self, now: Moment) {
+        for server in std::mem::take(&mut self.touched) {
+            self.assign(&server, false, now);
+        }
+    }
+
+    fn assign(&mut self, server: &ServerId, in_any_case: bool, now: Moment) {
+        let Some((role, erase)) = self.wanted_part(server) else {
+            return;
+        };
+        let stands = self
+            .assignments
+            .get(server)
+            .is_some_and(|current| current.role == role && erase.is_subset(&current.erase));
+        if stands && !in_any_case {
+            return;
+        }
+        let epoch = self.next_epoch();
+        let assignment = Assignment {
+            server: server.clone(),
+            epoch,
+            role,
+            erase,
+        };
+        self.assignments.insert(server.clone(), assignment.clone());
+        self.save(Record::Assignment(assignment.clone()));
+        self.publish(assignment, now);
+    }
+
+    /// Epochs are persisted before use: the record comes before whatever bears it, in the same transaction.
+    fn next_epoch(&mut self) -> Epoch {
+        self.epoch = self.epoch.next();
+        self.save(Record::Epoch(self.epoch));
+        self.epoch
+    }
+
+    fn publish(&mut self, assignment: Assignment, now: Moment) {
+        if let Some(member) = self.members.get_mut(&assignment.server) {
+            member.published_at = Some(now.monotonic);
+        }
+        self.out.push(Effect::Assign(assignment));
+    }
+
+    /// A last word to a server that is removed: it stands down, and keeps its archive.
+    pub(super) fn stand_down(&mut self, server: &ServerId) {
+        let epoch = self.next_epoch();
+        self.out.push(Effect::Assign(Assignment {
+            server: server.clone(),
+            epoch,
+            role: Role::Standby,
+            erase: BTreeSet::new(),
+        }));
+    }
+
+    /// What a server is to be, by the state of the failovers; none for one that takes no part.
+    fn wanted_part(&self, server: &ServerId) -> Option<(Role, BTreeSet<FailoverId>)> {
+        let member = self.members.get(server)?;
+        let role = match member.server.mode {
+            Mode::Host | Mode::Inactive => return None,
+            _ if !member.server.enabled => Role::Standby,
+            Mode::Recording => self.role_of_original(server)?,
+            Mode::Failover => self.role_of_stand_in(server),
+        };
+        Some((role, self.to_be_erased(server)))
+    }
+
+    fn role_of_original(&self, server: &ServerId) -> Option<Role> {
+        let failover = self.failover_of(server);
+        if failover.is_some_and(|failover| !failover.original_films()) {
+            return Some(Role::Standby);
+        }
+        let settings = match failover {
+            Some(failover) => failover.settings.clone(),
+            None => self.settings.get(server)?.hash.clone(),
+        };
+        Some(Role::Films(Films {
+            identity: server.clone(),
+            settings,
+            range: Range::Full,
+            disabled: BTreeSet::new(),
+            failover: None,
+            restore: failover.and_then(|failover| self.restore_from(failover)),
+        }))
+    }
+
+    fn restore_from(&self, failover: &Failover) -> Option<Restore> {
+        let source = failover
+            .source
+            .as_ref()
+            .filter(|_| failover.phase == Phase::Restoring)?;
+        Some(Restore {
+            failover: failover.id.clone(),
+            source: source.clone(),
+            address: self.members.get(source)?.server.sync_address.clone(),
+        })
+    }
+
+    fn role_of_stand_in(&self, server: &ServerId) -> Role {
+        let held = self.holding_of(server);
+        match held {
+            Some((failover, Holding::Films)) => Role::Films(Films {
+                identity: failover.server.clone(),
+                settings: failover.settings.clone(),
+                range: failover.range,
+                disabled: failover
+                    .stand_in()
+                    .map(|holder| holder.disabled.iter().cloned().collect())
+                    .unwrap_or_default(),
+                failover: Some(failover.id.clone()),
+                restore: None,
+            }),
+            Some((failover, Holding::Owes)) => Role::HandsBack {
+                failover: failover.id.clone(),
+            },
+            Some((_, Holding::Erases | Holding::Done)) | None => Role::Standby,
+        }
+    }
+
+    /// The failover that keeps a failover server busy, with its part in it.
+    pub(super) fn holding_of(&self, server: &ServerId) -> Option<(&Failover, Holding)> {
+        self.unsettled
+            .iter()
+            .filter_map(|id| self.failovers.get(id))
+            .filter_map(|failover| Some((failover, failover.holding(server)?)))
+            .find(|(_, holding)| *holding != Holding::Done)
+    }
+
+    fn to_be_erased(&self, server: &ServerId) -> BTreeSet<FailoverId> {
+        self.unsettled
+            .iter()
+            .filter_map(|id| self.failovers.get(id))
+            .filter(|failover| failover.holding(server) == Some(Holding::Erases))
+            .map(|failover| failover.id.clone())
+            .collect()
+    }
+
+    /// The failover of a recording server that has not ended.
+    pub(super) fn failover_of(&self, server: &ServerId) -> Option<&Failover> {
+        self.unsettled
+            .iter()
+            .filter_map(|id| self.failovers.get(id))
+            .find(|failover| failover.server == *server && !failover.phase.is_final())
+    }
+
+    /// A server knows an epoch that was never given out here: the counter can't be trusted, so a new term
+    /// begins and every server hears of it. The same if a server was told two things by one epoch.
+    pub(super) fn check_epoch(&mut self, report: &ServerReport, now: Moment) {
+        let above = report.epoch.filter(|epoch| *epoch > self.epoch);
+        let conflict = report.conflict.filter(|epoch| {
+            self.assignments
+                .get(&report.server)
+                .is_some_and(|own| own.epoch == *epoch)
+        });
+        let Some(seen) = above.or(conflict) else {
+            return;
+        };
+        self.epoch = Epoch::next_term(seen.max(self.epoch));
+        self.save(Record::Epoch(self.epoch));
+        for server in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.assign(&server, true, now);
+        }
+        self.touched.clear();
+    }
+
+    /// Sends its assignment again to a server that is heard without it.
+    pub(super) fn republish(&mut self, server: &ServerId, reached: Option<Epoch>, now: Moment) {
+        let Some(assignment) = self.assignments.get(server) else {
+            return;
+        };
+        let recently = self.members[server]
+            .published_at
+            .is_some_and(|at| now.monotonic.since(at) < REPUBLISH);
+        if reached.is_none_or(|epoch| epoch < assignment.epoch) && !recently {
+            self.publish(assignment.clone(), now);
+        }
+    }
+
+    /// Computes the settings of recording servers anew, after a change of their name or cameras.
+    pub(super) fn renew_settings_of(&mut self, servers: &[ServerId]) {
+        let wanted: BTreeSet<&ServerId> = servers.iter().collect();
+        let mut cameras: std::collections::BTreeMap<&ServerId, Vec<_>> = Default::default();
+        for camera in self.cameras.values() {
+            if wanted.contains(&camera.server) {
+                cameras.entry(&camera.server).or_default().push(camera.clone());
+            }
+        }
+        for server in servers {
+            let Some(member) = self.members.get(server) else {
+                self.settings.remove(server);
+                continue;
+            };
+            if member.server.mode != Mode::Recording {
+                continue;
+            }
+            let bundle = Bundle {
+                identity: server.clone(),
+                name: member.server.name.clone(),
+                cameras: cameras.remove(server).unwrap_or_default(),
+            };
+            let settings = Settings {
+                hash: bundle.hash(),
+                enabled: bundle
+                    .cameras
+                    .iter()
+                    .filter(|camera| camera.enabled)
+                    .map(|camera| camera.id.clone())
+                    .collect(),
+                bundle,
+            };
+            self.settings.insert(server.clone(), Arc::new(settings));
+        }
+    }
+
+    /// Sends a recording server's settings to itself and to its paired failover servers.
+    pub(super) fn stage_settings_of(&mut self, identity: &ServerId, now: Moment) {
+        let Some(settings) = self.settings.get(identity).cloned() else {
+            return;
+        };
+        let receivers = self.paired_with(identity).into_iter().chain([identity.clone()]);
+        for server in receivers.collect::<Vec<_>>() {
+            self.stage(&server, &settings, now);
+        }
+    }
+
+    fn stage(&mut self, server: &ServerId, settings: &Settings, now: Moment) {
+        let Some(member) = self.members.get_mut(server) else {
+            return;
+        };
+        let recently = member
+            .staged
+            .get(&settings.hash)
+            .is_some_and(|at| now.monotonic.since(*at) < STAGE_AGAIN);
+        if recently {
+            return;
+        }
+        member.staged.insert(settings.hash.clone(), now.monotonic);
+        self.out.push(Effect::Stage {
+            server: server.clone(),
+            bundle: settings.bundle.clone(),
+        });
+    }
+
+    /// Sends a server that is heard whatever settings it may need and does not have.
+    pub(super) fn stage_what_lacks(&mut self, report: &ServerReport, now: Moment) {
+        let server = &report.server;
+        if let Some(member) = self.members.get_mut(server) {
+            member.staged.retain(|hash, _| !report.bundles.contains(hash));
+        }
+        let lacking: Vec<Arc<Settings>> = self
+            .settings
+            .iter()
+            .filter(|(_, settings)| !report.bundles.contains(&settings.hash))
+            .filter(|(identity, _)| *identity == server || self.is_paired(identity, server))
+            .map(|(_, settings)| settings.clone())
+            .collect();
+        for settings in lacking {
+            self.stage(server, &settings, now);
+        }
+    }
+
+    /// The failover servers that a recording server is paired with.
+    pub(super) fn paired_with(&self, server: &ServerId) -> BTreeSet<ServerId> {
+        match self.protections.get(server) {
+            Some(protection) => coverage::paired(&protection.pairing, self.servers()),
+            None => BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn is_paired(&self, recording: &ServerId, stand_in: &ServerId) -> bool {
+        let Some(protection) = self.protections.get(recording) else {
+            return false;
+        };
+        self.members
+            .get(stand_in)
+            .is_some_and(|member| coverage::paired(&protection.pairing, [&member.server]).contains(stand_in))
+    }
+}

@@ -1,0 +1,312 @@
+//! Changes to servers, pairings, policies and cameras: checked first, then kept and sent where they belong.
+//!
+//! While a recording server is failed over its settings stay as they are: in the end they are restored.
+
+use std::collections::BTreeSet;
+
+use super::{Effect, Fleet, Member, Record, RecordKey};
+use crate::{
+    camera::Camera,
+    contract::{
+        api::{CameraEdit, Problem},
+        rpc::{Answer, OrchestratorReply as Reply},
+    },
+    failover::Holding,
+    ids::{CameraId, ServerId},
+    policy::{Pairing, Policy},
+    server::{Mode, Server},
+    time::Moment,
+};
+
+impl Fleet {
+    pub(super) fn add_server(&mut self, server: Server, now: Moment) -> Answer<Reply> {
+        check_server(&server)?;
+        if let Some(known) = self.members.get(&server.id) {
+            if known.server != server {
+                return Err(Problem::conflict(format!(
+                    "there is a server {} already, with other data: remove it first, or choose another id",
+                    server.id
+                )));
+            }
+        } else {
+            self.enrol(server.clone(), now);
+        }
+        let view = self.server_view(&server.id, now);
+        Ok(view.map_or(Reply::Done, |view| Reply::Server(Box::new(view))))
+    }
+
+    fn enrol(&mut self, server: Server, now: Moment) {
+        let id = server.id.clone();
+        self.save(Record::Server(server.clone()));
+        let mode = server.mode;
+        self.members.insert(id.clone(), Member::new(server, false));
+        self.touched.insert(id.clone());
+        self.renew_settings_of(std::slice::from_ref(&id));
+        match mode {
+            Mode::Recording => self.stage_settings_of(&id, now),
+            // Whoever is paired with all failover servers is paired with this one too.
+            Mode::Failover => self.stage_for_those_paired_with_all(now),
+            Mode::Host | Mode::Inactive => {}
+        }
+    }
+
+    fn stage_for_those_paired_with_all(&mut self, now: Moment) {
+        let everybody: Vec<ServerId> = self
+            .protections
+            .iter()
+            .filter(|(_, protection)| protection.pairing == Pairing::All)
+            .map(|(server, _)| server.clone())
+            .collect();
+        for server in everybody {
+            self.stage_settings_of(&server, now);
+        }
+    }
+
+    pub(super) fn remove_server(&mut self, id: &ServerId) -> Answer<Reply> {
+        if !self.members.contains_key(id) {
+            return Err(Problem::not_found("server", id));
+        }
+        self.refuse_during_failover(id)?;
+        if let Some((failover, holding @ (Holding::Films | Holding::Owes))) = self.holding_of(id) {
+            let what = match holding {
+                Holding::Films => format!("stands in for {}: stop that failover first", failover.server),
+                _ => format!(
+                    "has recordings of {} that are not handed back yet: wait, or stop the restoration of failover {}",
+                    failover.server, failover.id
+                ),
+            };
+            return Err(Problem::conflict(format!("{id} {what}")));
+        }
+        self.stand_down(id);
+        self.forget_holder(id);
+        let owned: Vec<CameraId> = self.cameras_of(id).map(|camera| camera.id.clone()).collect();
+        for camera in &owned {
+            self.cameras.remove(camera);
+            self.delete("camera", camera.as_str());
+        }
+        for kind in [
+            "server",
+            "protection",
+            "assignment",
+            "last_used",
+            "heard",
+            "dismissed",
+        ] {
+            self.delete(kind, id.as_str());
+        }
+        self.members.remove(id);
+        self.settings.remove(id);
+        self.protections.remove(id);
+        self.assignments.remove(id);
+        self.last_used.remove(id);
+        self.dismissed.remove(id);
+        self.unpair(id);
+        Ok(Reply::Done)
+    }
+
+    /// A removed failover server's copies are nobody's business any more.
+    fn forget_holder(&mut self, id: &ServerId) {
+        let erasing: Vec<_> = self
+            .unsettled_failovers()
+            .filter(|failover| failover.holding(id) == Some(Holding::Erases))
+            .cloned()
+            .collect();
+        for mut failover in erasing {
+            for holder in failover.holders.iter_mut().filter(|holder| holder.server == *id) {
+                holder.holding = Holding::Done;
+            }
+            self.keep(failover);
+        }
+    }
+
+    fn unpair(&mut self, id: &ServerId) {
+        let mut changed = Vec::new();
+        for (server, protection) in &mut self.protections {
+            if let Pairing::Servers(servers) = &mut protection.pairing
+                && servers.remove(id)
+            {
+                changed.push(Record::Protection(server.clone(), protection.clone()));
+            }
+        }
+        for record in changed {
+            self.save(record);
+        }
+    }
+
+    fn delete(&mut self, kind: &str, id: &str) {
+        self.out.push(Effect::Delete(RecordKey::new(kind, id)));
+    }
+
+    pub(super) fn set_pairing(&mut self, server: &ServerId, pairing: Pairing, now: Moment) -> Answer<Reply> {
+        self.recording_server(server)?;
+        if let Pairing::Servers(chosen) = &pairing {
+            for id in chosen {
+                let member = self.members.get(id);
+                let member = member.ok_or_else(|| Problem::not_found("server", id))?;
+                if member.server.mode != Mode::Failover {
+                    return Err(Problem::invalid(format!("{id} is no failover server")));
+                }
+            }
+        }
+        let mut protection = self.protections.get(server).cloned().unwrap_or_default();
+        if protection.pairing != pairing {
+            self.refuse_during_failover(server)?;
+            protection.pairing = pairing;
+            self.protections.insert(server.clone(), protection.clone());
+            self.save(Record::Protection(server.clone(), protection.clone()));
+            self.stage_settings_of(server, now);
+        }
+        Ok(Reply::Protection(protection))
+    }
+
+    pub(super) fn set_policy(&mut self, server: &ServerId, policy: Policy) -> Answer<Reply> {
+        self.recording_server(server)?;
+        policy
+            .validate()
+            .map_err(|error| Problem::invalid(error.to_string()))?;
+        let mut protection = self.protections.get(server).cloned().unwrap_or_default();
+        if protection.policy != policy {
+            self.refuse_during_failover(server)?;
+            protection.policy = policy;
+            self.protections.insert(server.clone(), protection.clone());
+            self.save(Record::Protection(server.clone(), protection.clone()));
+        }
+        Ok(Reply::Protection(protection))
+    }
+
+    pub(super) fn add_cameras(&mut self, cameras: Vec<Camera>, now: Moment) -> Answer<Reply> {
+        let mut ids = BTreeSet::new();
+        for camera in &cameras {
+            if !ids.insert(&camera.id) {
+                return Err(Problem::invalid(format!("camera {} is named twice", camera.id)));
+            }
+            self.check_camera(camera)?;
+            if self.cameras.get(&camera.id).is_some_and(|known| known != camera) {
+                return Err(Problem::conflict(format!(
+                    "there is a camera {} already, with other settings: edit it, or choose another id",
+                    camera.id
+                )));
+            }
+        }
+        let ids: Vec<CameraId> = cameras.iter().map(|camera| camera.id.clone()).collect();
+        let new: Vec<Camera> = cameras
+            .into_iter()
+            .filter(|camera| !self.cameras.contains_key(&camera.id))
+            .collect();
+        let servers: BTreeSet<ServerId> = new.iter().map(|camera| camera.server.clone()).collect();
+        for server in &servers {
+            self.refuse_during_failover(server)?;
+        }
+        for camera in new {
+            self.save(Record::Camera(camera.clone()));
+            self.cameras.insert(camera.id.clone(), camera);
+        }
+        self.settings_changed(servers, now);
+        Ok(Reply::Cameras(
+            ids.iter().filter_map(|id| self.camera_view(id)).collect(),
+        ))
+    }
+
+    pub(super) fn edit_camera(&mut self, id: &CameraId, edit: CameraEdit, now: Moment) -> Answer<Reply> {
+        let known = self.cameras.get(id);
+        let mut camera = known.cloned().ok_or_else(|| Problem::not_found("camera", id))?;
+        camera.name = edit.name.unwrap_or(camera.name);
+        camera.url = edit.url.unwrap_or(camera.url);
+        camera.credentials = edit.credentials.or(camera.credentials);
+        camera.recording = edit.recording.unwrap_or(camera.recording);
+        camera.retention = edit.retention.unwrap_or(camera.retention);
+        camera.priority = edit.priority.unwrap_or(camera.priority);
+        camera.enabled = edit.enabled.unwrap_or(camera.enabled);
+        self.check_camera(&camera)?;
+        if self.cameras.get(id) != Some(&camera) {
+            self.refuse_during_failover(&camera.server)?;
+            self.save(Record::Camera(camera.clone()));
+            let server = camera.server.clone();
+            self.cameras.insert(id.clone(), camera);
+            self.settings_changed([server].into(), now);
+        }
+        Ok(Reply::Cameras(self.camera_view(id).into_iter().collect()))
+    }
+
+    pub(super) fn remove_camera(&mut self, id: &CameraId, now: Moment) -> Answer<Reply> {
+        let server = match self.cameras.get(id) {
+            Some(camera) => camera.server.clone(),
+            None => return Err(Problem::not_found("camera", id)),
+        };
+        self.refuse_during_failover(&server)?;
+        self.cameras.remove(id);
+        self.delete("camera", id.as_str());
+        self.settings_changed([server].into(), now);
+        Ok(Reply::Done)
+    }
+
+    fn settings_changed(&mut self, servers: BTreeSet<ServerId>, now: Moment) {
+        let servers: Vec<ServerId> = servers.into_iter().collect();
+        self.renew_settings_of(&servers);
+        for server in &servers {
+            self.stage_settings_of(server, now);
+        }
+        self.touched.extend(servers);
+    }
+
+    /// G7, as far as it goes by now: what would interrupt a failover is refused.
+    fn refuse_during_failover(&self, server: &ServerId) -> Result<(), Problem> {
+        match self.failover_of(server) {
+            Some(failover) => Err(Problem::conflict(format!(
+                "{server} is failed over (failover {}): stop the failover, let it end, and try again",
+                failover.id
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_camera(&self, camera: &Camera) -> Result<(), Problem> {
+        self.recording_server(&camera.server)?;
+        let wrong = |what: &str| Err(Problem::invalid(format!("camera {}: {what}", camera.id)));
+        if camera.name.trim().is_empty() {
+            return wrong("its name is empty");
+        }
+        let Some(rest) = ["rtsp://", "rtsps://"]
+            .iter()
+            .find_map(|scheme| camera.url.strip_prefix(scheme))
+        else {
+            return wrong("its address has to begin with rtsp:// or rtsps://");
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if authority.contains('@') {
+            return wrong("its address must not contain a user name or password: give them as credentials");
+        }
+        if authority.is_empty() || camera.url.contains(char::is_whitespace) {
+            return wrong("its address names no host, or has a space in it");
+        }
+        if camera.max_sessions == Some(0) {
+            return wrong("a camera that allows no session can't be filmed");
+        }
+        Ok(())
+    }
+
+    pub(super) fn cameras_of(&self, server: &ServerId) -> impl Iterator<Item = &Camera> {
+        self.settings
+            .get(server)
+            .into_iter()
+            .flat_map(|settings| &settings.bundle.cameras)
+    }
+}
+
+fn check_server(server: &Server) -> Result<(), Problem> {
+    let wrong = |what: &str| Err(Problem::invalid(format!("server {}: {what}", server.id)));
+    let films = matches!(server.mode, Mode::Recording | Mode::Failover);
+    if server.name.trim().is_empty() {
+        return wrong("its name is empty");
+    }
+    if films && server.max_cameras == 0 {
+        return wrong("a server that can run no camera is of no use: give its maximum of cameras");
+    }
+    let http = ["http://", "https://"]
+        .iter()
+        .any(|scheme| server.sync_address.starts_with(scheme));
+    if films && !http {
+        return wrong("the address of its sync service has to begin with http:// or https://");
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What people and programs ask of the orchestrator.
+
+use super::{Effect, Fleet};
+use crate::{
+    contract::{
+        api::Problem,
+        rpc::{Answer, OrchestratorReply as Reply, OrchestratorRequest as Request},
+    },
+    ids::{FailoverId, ServerId},
+    server::Mode,
+    time::Moment,
+};
+
+impl Fleet {
+    /// Answers a request. A failover may begin, and needs an id that was never used.
+    ///
+    /// # Errors
+    /// The [`Problem`] says what is wrong with the request, or why it is not possible now, and what to do.
+    /// `GetBundle` is refused: the caller answers it with [`Fleet::bundle`], encrypted.
+    pub fn answer(
+        &mut self,
+        request: Request,
+        fresh: FailoverId,
+        now: Moment,
+    ) -> (Answer<Reply>, Vec<Effect>) {
+        let answer = match request {
+            Request::ListDomains
+            | Request::ListServers
+            | Request::ListCameras
+            | Request::ListFailovers
+            | Request::GetProtection(_)
+            | Request::GetFailover(_) => self.show(&request, now),
+            Request::AddServer(server) => self.add_server(server, now),
+            Request::RemoveServer(server) => self.remove_server(&server),
+            Request::SetPairing { server, pairing } => self.set_pairing(&server, pairing, now),
+            Request::SetPolicy { server, policy } => self.set_policy(&server, policy),
+            Request::AddCameras(cameras) => self.add_cameras(cameras, now),
+            Request::EditCamera { camera, edit } => self.edit_camera(&camera, edit, now),
+            Request::RemoveCamera(camera) => self.remove_camera(&camera, now),
+            Request::StartFailover { server, stand_in, by } => {
+                self.start_failover(&server, stand_in, &by, fresh, now)
+            }
+            Request::StopFailover { server, by } => self.stop_failover(&server, &by, now),
+            Request::StopRestoration { failover, by } => self.stop_restoration(&failover, &by, now),
+            Request::GetBundle(hash) => Err(Problem::not_found("bundle", hash)),
+        };
+        self.proceed(now);
+        let effects = std::mem::take(&mut self.out);
+        (self.as_it_is_now(answer, now), effects)
+    }
+
+    fn show(&self, request: &Request, now: Moment) -> Answer<Reply> {
+        Ok(match request {
+            Request::ListDomains => Reply::Domains(self.domain_views()),
+            Request::ListServers => Reply::Servers(self.server_views(now)),
+            Request::ListCameras => Reply::Cameras(self.camera_views()),
+            Request::ListFailovers => Reply::Failovers(self.failover_views()),
+            Request::GetProtection(server) => {
+                self.recording_server(server)?;
+                Reply::Protection(self.protections.get(server).cloned().unwrap_or_default())
+            }
+            Request::GetFailover(id) => {
+                let failover = self.failovers.get(id);
+                let failover = failover.ok_or_else(|| Problem::not_found("failover", id))?;
+                Reply::Failover(Box::new(failover.view()))
+            }
+            _ => Reply::Done,
+        })
+    }
+
+    /// An answer speaks of what came of the request, not of what was before.
+    fn as_it_is_now(&self, answer: Answer<Reply>, now: Moment) -> Answer<Reply> {
+        answer.map(|reply| match reply {
+            Reply::Failover(view) => match self.failovers.get(&view.id) {
+                Some(failover) => Reply::Failover(Box::new(failover.view())),
+                None => Reply::Failover(view),
+            },
+            Reply::Server(view) => match self.server_view(&view.server.id, now) {
+                Some(view) => Reply::Server(Box::new(view)),
+                None => Reply::Server(view),
+            },
+            other => other,
+        })
+    }
+
+    fn start_failover(
+        &mut self,
+        server: &ServerId,
+        stand_in: Option<ServerId>,
+        by: &str,
+        fresh: FailoverId,
+        now: Moment,
+    ) -> Answer<Reply> {
+        let member = self.recording_server(server)?;
+        if !member.enabled {
+            return Err(Problem::conflict(format!("{server} is switched off")));
+        }
+        if self.paired_with(server).is_empty() {
+            return Err(Problem::conflict(format!(
+                "{server} is paired with no failover server: pair it first"
+            )));
+        }
+        let cause = Self::asked_for(by, now);
+        if let Some(mut failover) = self.failover_of(server).cloned() {
+            if let Some(wanted) = stand_in
+                && failover.last_stand_in() != Some(&wanted)
+            {
+                return Err(Problem::conflict(format!(
+                    "failover {} of {server} is not over yet: another failover server can't be chosen for it",
+                    failover.id
+                )));
+            }
+            failover.start_again(cause, by, now)?;
+            let id = failover.id.clone();
+            self.keep(failover);
+            return Ok(Reply::Failover(Box::new(self.failovers[&id].view())));
+        }
+        if let Some(wanted) = &stand_in {
+            self.check_chosen(server, wanted, now)?;
+        }
+        self.begin(server, cause, Some(by.to_owned()), stand_in, fresh.clone(), now);
+        let begun = self.failovers.get(&fresh);
+        let begun = begun.ok_or_else(|| Problem::unavailable("the failover could not begin"))?;
+        Ok(Reply::Failover(Box::new(begun.view())))
+    }
+
+    fn check_chosen(&self, server: &ServerId, wanted: &ServerId, now: Moment) -> Result<(), Problem> {
+        if !self.members.contains_key(wanted) {
+            return Err(Problem::not_found("server", wanted));
+        }
+        let candidates = self.candidates(server, None, now);
+        let Some(candidate) = candidates.iter().find(|each| each.server == *wanted) else {
+            return Err(Problem::conflict(format!(
+                "{server} is not paired with {wanted}: pair them first, so that it has the settings"
+            )));
+        };
+        match &candidate.unavailable {
+            Some(why) => Err(Problem::conflict(format!(
+                "{wanted} can't take over now: it {why}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn stop_failover(&mut self, server: &ServerId, by: &str, now: Moment) -> Answer<Reply> {
+        self.recording_server(server)?;
+        let Some(mut failover) = self.failover_of(server).cloned() else {
+            return Err(Problem::conflict(format!("{server} is not failed over")));
+        };
+        failover.stop(by, now);
+        let id = failover.id.clone();
+        if self.failovers.get(&id) != Some(&failover) {
+            self.dismiss(server, now);
+            self.keep(failover);
+        }
+        Ok(Reply::Failover(Box::new(self.failovers[&id].view())))
+    }
+
+    fn stop_restoration(&mut self, id: &FailoverId, by: &str, now: Moment) -> Answer<Reply> {
+        let failover = self.failovers.get(id);
+        let mut failover = failover
+            .cloned()
+            .ok_or_else(|| Problem::not_found("failover", id))?;
+        failover.stop_restoration(by, now)?;
+        self.keep(failover);
+        Ok(Reply::Failover(Box::new(self.failovers[id].view())))
+    }
+
+    /// The recording server of that id.
+    pub(super) fn recording_server(&self, server: &ServerId) -> Result<&crate::server::Server, Problem> {
+        let member = self.members.get(server);
+        let member = member.ok_or_else(|| Problem::not_found("server", server))?;
+        match member.server.mode {
+            Mode::Recording => Ok(&member.server),
+            Mode::Host => Err(Problem::invalid(format!(
+                "{server} is a host: a host is protected by a second host, never by a failover server"
+            ))),
+            Mode::Failover | Mode::Inactive => {
+                Err(Problem::invalid(format!("{server} is no recording server")))
+            }
+        }
+    }
+}

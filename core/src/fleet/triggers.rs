@@ -1,0 +1,213 @@
+//! What comes in from monitor and servers, and the failovers that begin because of it.
+
+use std::time::Duration;
+
+use super::{Fleet, Record, RecordKey};
+use crate::{
+    contract::{
+        api::{FailoverReason, Phase, ReasonKind},
+        heartbeat::{Observation, ServerReport},
+    },
+    failover::{Beginning, Failover},
+    ids::{FailoverId, ServerId},
+    server::Mode,
+    time::Moment,
+    trigger::Cause,
+};
+
+/// Earlier starts of a recording service that are remembered, so that late reports of theirs are known as such.
+const INCARNATIONS: usize = 8;
+/// How often it is looked at who is protected.
+const CHECK_PROTECTION: Duration = Duration::from_secs(1);
+
+impl Fleet {
+    pub(super) fn tick(&mut self, fresh: &FailoverId, now: Moment) {
+        let mut begun = 0;
+        for server in self.members.keys().cloned().collect::<Vec<_>>() {
+            if self.begin_if_due(&server, &numbered(fresh, begun), now) {
+                begun += 1;
+            }
+        }
+        let due = self
+            .protection_checked
+            .is_none_or(|at| now.monotonic.since(at) >= CHECK_PROTECTION);
+        if due {
+            self.protection_checked = Some(now.monotonic);
+            self.check_protection(now);
+        }
+    }
+
+    pub(super) fn observed(&mut self, observation: Observation, fresh: &FailoverId, now: Moment) {
+        let server = observation.server.clone();
+        let Some(member) = self.members.get_mut(&server) else {
+            return;
+        };
+        let heard_before = member.trigger.ever_heard();
+        member.trigger.observe(observation, now.monotonic);
+        if !heard_before && member.trigger.ever_heard() {
+            self.save(Record::Heard(server.clone()));
+        }
+        self.note_condition(&server, heard_before, now);
+        self.begin_if_due(&server, fresh, now);
+    }
+
+    /// Begins a failover if there is a reason for one; answers whether it did.
+    fn begin_if_due(&mut self, server: &ServerId, fresh: &FailoverId, now: Moment) -> bool {
+        let Some(member) = self.members.get(server) else {
+            return false;
+        };
+        if member.server.mode != Mode::Recording || !member.server.enabled {
+            return false;
+        }
+        self.forgive(server, now);
+        if self.failover_of(server).is_some() || self.paired_with(server).is_empty() {
+            return false;
+        }
+        let Some(cause) = self.cause_of(server, now) else {
+            return false;
+        };
+        self.begin(server, cause, None, None, fresh.clone(), now);
+        true
+    }
+
+    /// The reason for a failover of a recording server that holds now, unless a person dismissed it.
+    pub(super) fn cause_of(&self, server: &ServerId, now: Moment) -> Option<Cause> {
+        let policy = &self.protections.get(server)?.policy;
+        let cause = self.members.get(server)?.trigger.cause(policy, now)?;
+        (self.dismissed.get(server) != Some(&cause.reason.kind)).then_some(cause)
+    }
+
+    /// A reason that was dismissed counts again once it has cleared.
+    fn forgive(&mut self, server: &ServerId, now: Moment) {
+        let Some(kind) = self.dismissed.get(server) else {
+            return;
+        };
+        let policy = self
+            .protections
+            .get(server)
+            .map(|protection| protection.policy.clone())
+            .unwrap_or_default();
+        if self.members[server].trigger.has_cleared(*kind, &policy, now) {
+            self.dismissed.remove(server);
+            self.out.push(super::Effect::Delete(RecordKey::new(
+                "dismissed",
+                server.as_str(),
+            )));
+        }
+    }
+
+    /// A person ends a failover although its reason holds: the reason must not start it again at once.
+    pub(super) fn dismiss(&mut self, server: &ServerId, now: Moment) {
+        if let Some(cause) = self.cause_of(server, now) {
+            self.dismissed.insert(server.clone(), cause.reason.kind);
+            self.save(Record::Dismissed(server.clone(), cause.reason.kind));
+        }
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        server: &ServerId,
+        cause: Cause,
+        by: Option<String>,
+        wanted: Option<ServerId>,
+        id: FailoverId,
+        now: Moment,
+    ) {
+        let Some(settings) = self.settings.get(server) else {
+            return;
+        };
+        let policy = self
+            .protections
+            .get(server)
+            .map(|protection| protection.policy.clone())
+            .unwrap_or_default();
+        let one_session = settings
+            .bundle
+            .cameras
+            .iter()
+            .any(|camera| camera.enabled && camera.max_sessions == Some(1));
+        let may_film_on = matches!(cause.reason.kind, ReasonKind::Manual | ReasonKind::Storage);
+        let beginning = Beginning {
+            id,
+            server: server.clone(),
+            cause,
+            by,
+            wanted,
+            settings: settings.hash.clone(),
+            range: policy.range,
+            failback: policy.failback,
+            overlap: may_film_on && !one_session,
+        };
+        let failover = Failover::begin(beginning, now);
+        self.keep(failover);
+    }
+
+    pub(super) fn reported(&mut self, report: ServerReport, now: Moment) {
+        if !self.is_news(&report) {
+            return;
+        }
+        self.check_epoch(&report, now);
+        self.stage_what_lacks(&report, now);
+        self.note_report(&report, now);
+        let server = report.server.clone();
+        let reached = report.epoch;
+        if let Some(member) = self.members.get_mut(&server) {
+            let before = member.report.replace(report);
+            if let Some(before) = before.filter(|before| {
+                member
+                    .report
+                    .as_ref()
+                    .is_some_and(|report| report.incarnation != before.incarnation)
+            }) {
+                member.gone.push_back(before.incarnation);
+                let surplus = member.gone.len().saturating_sub(INCARNATIONS);
+                member.gone.drain(..surplus);
+            }
+        }
+        self.republish(&server, reached, now);
+    }
+
+    /// Whether a report is newer than what is known: reports may come late, twice and out of order.
+    fn is_news(&self, report: &ServerReport) -> bool {
+        let Some(member) = self.members.get(&report.server) else {
+            return false;
+        };
+        if member.gone.contains(&report.incarnation) {
+            return false;
+        }
+        match &member.report {
+            Some(known) if known.incarnation == report.incarnation => report.sequence > known.sequence,
+            _ => true,
+        }
+    }
+
+    /// What a person's request is as a reason.
+    pub(super) fn asked_for(by: &str, now: Moment) -> Cause {
+        let summary = format!("started by {by}");
+        Cause {
+            reason: FailoverReason {
+                kind: ReasonKind::Manual,
+                evidence: vec![crate::contract::heartbeat::Evidence {
+                    at: now.wall,
+                    observer: by.to_owned(),
+                    seen: "asked for a failover".to_owned(),
+                }],
+                summary,
+            },
+            silent: Duration::ZERO,
+        }
+    }
+
+    /// The failover that keeps a server's settings from being changed.
+    pub(super) fn is_busy(&self, server: &ServerId) -> Option<&Failover> {
+        self.failover_of(server)
+            .filter(|failover| failover.phase != Phase::Selecting)
+    }
+}
+
+fn numbered(fresh: &FailoverId, begun: usize) -> FailoverId {
+    match begun {
+        0 => fresh.clone(),
+        more => FailoverId::new(format!("{fresh}-n{more}")).unwrap_or_else(|_| fresh.clone()),
+    }
+}

@@ -1,0 +1,229 @@
+//! The fleet as it is shown. Passwords are left out.
+
+use super::{Fleet, Member};
+use crate::{
+    camera::{Camera, Credentials},
+    contract::{
+        api::{CameraView, DomainView, FailoverView, ServerState, ServerView},
+        heartbeat::{CameraStatus, PackageState, ServerReport, StorageState},
+    },
+    coverage,
+    failover::{Failover, Holding},
+    ids::{CameraId, ServerId},
+    policy::Pairing,
+    server::Mode,
+    time::Moment,
+};
+
+impl Fleet {
+    pub(super) fn domain_views(&self) -> Vec<DomainView> {
+        coverage::domains(self.servers())
+    }
+
+    pub(super) fn server_views(&self, now: Moment) -> Vec<ServerView> {
+        self.members
+            .keys()
+            .filter_map(|server| self.server_view(server, now))
+            .collect()
+    }
+
+    pub(super) fn server_view(&self, id: &ServerId, now: Moment) -> Option<ServerView> {
+        let member = self.members.get(id)?;
+        let server = member.server.clone();
+        let report = member.report.as_ref();
+        let runs = report.map_or(0, |report| {
+            count(report.cameras.values().filter(|each| runs(each)))
+        });
+        let cameras = match server.mode {
+            Mode::Recording => count(self.cameras_of(id)),
+            _ => runs,
+        };
+        let identity = report.and_then(|report| report.identity.clone());
+        let observation = member.trigger.observation();
+        Some(ServerView {
+            label: format!("{} ({cameras}/{})", server.name, server.max_cameras),
+            state: self.state_of(member, now),
+            cameras,
+            filming: report.map_or(0, |report| {
+                count(report.cameras.values().filter(|each| each.films()))
+            }),
+            bears_name: identity
+                .as_ref()
+                .and_then(|identity| self.members.get(identity))
+                .map(|borne| borne.server.name.clone()),
+            identity,
+            assigned: self.assignments.get(id).map(|assignment| assignment.epoch),
+            reached: report.and_then(|report| report.epoch),
+            protected: self.is_protected(&server.id, now),
+            paired_with: self.paired_with(id).into_iter().collect(),
+            failover: self
+                .failover_of(id)
+                .or(self.holding_of(id).map(|(failover, _)| failover))
+                .map(|failover| failover.id.clone()),
+            package: observation.map(|seen| seen.package.clone()).unwrap_or_default(),
+            storage: observation.map(|seen| seen.storage.clone()).unwrap_or_default(),
+            warnings: self.warnings(member, cameras),
+            server,
+        })
+    }
+
+    fn is_protected(&self, server: &ServerId, now: Moment) -> bool {
+        self.candidates(server, self.failover_of(server), now)
+            .iter()
+            .any(|candidate| candidate.unavailable.is_none())
+    }
+
+    fn state_of(&self, member: &Member, now: Moment) -> ServerState {
+        let id = &member.server.id;
+        let heard = member.trigger.is_heard(now.monotonic);
+        let sick = member.trigger.observation().is_some_and(|seen| {
+            !matches!(seen.package.state, PackageState::Running | PackageState::Starting)
+                || seen.storage.state == StorageState::Damaged
+        });
+        if !member.server.enabled {
+            ServerState::Disabled
+        } else if self.is_busy(id).is_some() {
+            ServerState::FailedOver
+        } else if !heard && !member.trigger.ever_heard() {
+            ServerState::Unknown
+        } else if !heard {
+            ServerState::Disconnected
+        } else if sick {
+            ServerState::Abnormal
+        } else {
+            self.state_of_healthy(member)
+        }
+    }
+
+    fn state_of_healthy(&self, member: &Member) -> ServerState {
+        let id = &member.server.id;
+        let reached = self.reached(id);
+        let settled = reached.is_some_and(|report| self.films_all(id, report));
+        match (member.server.mode, self.holding_of(id)) {
+            (Mode::Failover, Some((_, Holding::Films))) => ServerState::Serving,
+            (Mode::Failover, Some(_)) => ServerState::Restoring,
+            (Mode::Failover, None) if reached.is_some() => ServerState::Standby,
+            (Mode::Recording, _) if settled => ServerState::Normal,
+            (Mode::Failover | Mode::Recording, _) => ServerState::Changing,
+            (Mode::Host | Mode::Inactive, _) => ServerState::Normal,
+        }
+    }
+
+    fn films_all(&self, server: &ServerId, report: &ServerReport) -> bool {
+        report.identity.as_ref() == Some(server)
+            && self.settings.get(server).is_some_and(|settings| {
+                let settled =
+                    |camera: &CameraId| report.cameras.get(camera).is_some_and(CameraStatus::is_settled);
+                settings.enabled.iter().all(settled)
+            })
+    }
+
+    fn warnings(&self, member: &Member, cameras: u32) -> Vec<String> {
+        let server = &member.server;
+        let mut warnings = Vec::new();
+        if cameras > server.max_cameras {
+            warnings.push(format!(
+                "it has {cameras} cameras and is made for {} at most",
+                server.max_cameras
+            ));
+        }
+        if let Some(said) = member.report.as_ref().and_then(|report| report.max_cameras)
+            && said < server.max_cameras
+        {
+            warnings.push(format!(
+                "it says that it can run {said} cameras, not {}: the lower number counts",
+                server.max_cameras
+            ));
+        }
+        if server.mode == Mode::Recording {
+            self.warn_of_pairing(member, cameras, &mut warnings);
+        }
+        warnings
+    }
+
+    fn warn_of_pairing(&self, member: &Member, cameras: u32, warnings: &mut Vec<String>) {
+        let server = &member.server;
+        let paired = self.paired_with(&server.id);
+        if paired.is_empty() {
+            warnings.push("it is paired with no failover server".to_owned());
+            return;
+        }
+        let largest = paired.iter().map(|id| self.room_on(id)).max().unwrap_or(0);
+        if largest < cameras {
+            warnings.push(format!(
+                "no paired failover server has room for its {cameras} cameras: {} would be disabled",
+                cameras - largest
+            ));
+        }
+        let chosen = self.protections.get(&server.id).map(|each| &each.pairing);
+        if !matches!(chosen, Some(Pairing::Servers(_))) {
+            return;
+        }
+        for other in paired.iter().filter_map(|id| self.members.get(id)) {
+            if other.server.domain != server.domain {
+                warnings.push(format!(
+                    "{} is in another domain ({}): cameras and recordings may be out of its reach",
+                    other.server.id, other.server.domain
+                ));
+            }
+        }
+    }
+
+    pub(super) fn camera_views(&self) -> Vec<CameraView> {
+        self.cameras
+            .keys()
+            .filter_map(|id| self.camera_view(id))
+            .collect()
+    }
+
+    pub(super) fn camera_view(&self, id: &CameraId) -> Option<CameraView> {
+        let camera = self.cameras.get(id)?;
+        let filmed_by = self.filmed_by(camera);
+        let status = filmed_by
+            .as_ref()
+            .and_then(|server| self.members.get(server)?.report.as_ref()?.cameras.get(id))
+            .cloned();
+        Some(CameraView {
+            camera: without_password(camera),
+            filmed_by,
+            status,
+        })
+    }
+
+    /// The server that is to film a camera now: during a failover the one that bears the identity.
+    fn filmed_by(&self, camera: &Camera) -> Option<ServerId> {
+        if !camera.enabled {
+            return None;
+        }
+        let stand_in = self
+            .failover_of(&camera.server)
+            .and_then(Failover::stand_in)
+            .map(|holder| &holder.server);
+        Some(stand_in.unwrap_or(&camera.server).clone())
+    }
+
+    pub(super) fn failover_views(&self) -> Vec<FailoverView> {
+        let mut views: Vec<FailoverView> = self.failovers.values().map(Failover::view).collect();
+        views.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
+        views
+    }
+}
+
+fn runs(status: &CameraStatus) -> bool {
+    !matches!(status, CameraStatus::Disabled { .. })
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+fn without_password(camera: &Camera) -> Camera {
+    let credentials = camera.credentials.as_ref().map(|credentials| Credentials {
+        username: credentials.username.clone(),
+        password: String::new(),
+    });
+    Camera {
+        credentials,
+        ..camera.clone()
+    }
+}
