@@ -1,0 +1,2 @@
+DROP TABLE filming;
+DROP TABLE segments;

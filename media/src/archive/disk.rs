@@ -1,0 +1,74 @@
+//! What makes files durable, and what takes them away. The only place of the archive that deletes.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+/// How much is read at a time for a hash, in bytes.
+const HASH_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Hashes a file.
+pub(super) fn hash(file: &Path) -> io::Result<String> {
+    let mut file = File::open(file)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut chunk = vec![0; HASH_CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            length => hasher.update(&chunk[..length]),
+        };
+    }
+}
+
+/// Makes a file of the archive and the names on the way to it durable. An error means that the disk is
+/// damaged: it is never tried again.
+pub(super) fn sync(archive: &Path, file: &Path) -> io::Result<()> {
+    File::open(file)?.sync_all()?;
+    let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(archive));
+    folders.into_iter().try_for_each(sync_folder)
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes all that was written to the volume of `folder` durable, at once for all cameras.
+pub(super) fn sync_volume(folder: &File) -> io::Result<()> {
+    nix::unistd::syncfs(folder).map_err(io::Error::from)
+}
+
+/// Creates the folder of a file. Not durable before the file is.
+pub(super) fn create_folder_of(file: &Path) -> io::Result<()> {
+    file.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Takes a name that nobody has yet, so that two recordings can never overwrite each other.
+pub(super) fn reserve(file: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(file).map(drop)
+}
+
+/// Cuts a file off after `length` bytes.
+pub(super) fn truncate(file: &Path, length: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(file)?;
+    if file.seek(SeekFrom::End(0))? != length {
+        file.set_len(length)?;
+    }
+    Ok(())
+}
+
+/// Deletes a file; that it is not there any more is fine.
+pub(super) fn delete(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that are free on the volume of `folder`, for anybody.
+pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let volume = nix::sys::statvfs::statvfs(folder)?;
+    Ok(volume.blocks_available() * volume.fragment_size())
+}

@@ -1,0 +1,284 @@
+//! The index of what the archive holds: `index.db` in its folder. Several processes may have it open.
+//! Says what is known of files; never touches them.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use diesel::{connection::SimpleConnection, prelude::*};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use understudy_core::{
+    contract::segment::Segment,
+    ids::{CameraId, FailoverId, ServerId},
+    time::Timestamp,
+};
+
+use super::ArchiveError;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// FULL: a row that says closed is on disk when the call returns. The other process's write takes
+/// milliseconds, so ten seconds of waiting for it mean that something is wrong.
+const PRAGMAS: &str =
+    "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+
+diesel::table! {
+    segments (path) {
+        path -> Text,
+        camera -> Text,
+        recorded_by -> Text,
+        failover -> Nullable<Text>,
+        start_ms -> BigInt,
+        end_ms -> BigInt,
+        bytes -> BigInt,
+        frames -> BigInt,
+        blake3 -> Text,
+        state -> Text,
+    }
+}
+
+diesel::table! {
+    filming (id) {
+        id -> Integer,
+        since_ms -> BigInt,
+        failover -> Nullable<Text>,
+        ended -> Bool,
+    }
+}
+
+/// The file is there.
+const CLOSED: &str = "closed";
+/// It was handed over from another server, and retention took it: it counts as delivered.
+const EXPIRED: &str = "expired";
+
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = segments, treat_none_as_null = true)]
+struct Row {
+    path: String,
+    camera: String,
+    recorded_by: String,
+    failover: Option<String>,
+    start_ms: i64,
+    end_ms: i64,
+    bytes: i64,
+    frames: i64,
+    blake3: String,
+    state: String,
+}
+
+impl Row {
+    fn closed(segment: &Segment) -> Self {
+        Self {
+            path: segment.path.clone(),
+            camera: segment.camera.to_string(),
+            recorded_by: segment.recorded_by.to_string(),
+            failover: segment.failover.as_ref().map(FailoverId::to_string),
+            start_ms: segment.start.as_millis(),
+            end_ms: segment.end.as_millis(),
+            bytes: i64::try_from(segment.bytes).unwrap_or(i64::MAX),
+            frames: i64::try_from(segment.frames).unwrap_or(i64::MAX),
+            blake3: segment.blake3.clone(),
+            state: CLOSED.to_owned(),
+        }
+    }
+
+    /// None if an id is no id: then somebody else wrote the row.
+    fn into_segment(self) -> Option<Segment> {
+        Some(Segment {
+            path: self.path,
+            camera: CameraId::new(self.camera).ok()?,
+            recorded_by: ServerId::new(self.recorded_by).ok()?,
+            failover: self.failover.map(FailoverId::new).transpose().ok()?,
+            start: Timestamp(self.start_ms),
+            end: Timestamp(self.end_ms),
+            bytes: u64::try_from(self.bytes).ok()?,
+            frames: u64::try_from(self.frames).ok()?,
+            blake3: self.blake3,
+        })
+    }
+}
+
+/// Which segments are asked for; without a field, it does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this camera.
+    pub camera: Option<CameraId>,
+    /// Ending after this moment.
+    pub from: Option<Timestamp>,
+    /// Beginning before this moment.
+    pub to: Option<Timestamp>,
+    /// Recorded for this failover.
+    pub failover: Option<FailoverId>,
+    /// Recorded by this server.
+    pub recorded_by: Option<ServerId>,
+}
+
+/// A handle to the index. Its calls block for as long as the disk needs.
+#[derive(Clone)]
+pub(super) struct Index {
+    connection: Arc<Mutex<SqliteConnection>>,
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").finish_non_exhaustive()
+    }
+}
+
+type Answer<T> = Result<T, ArchiveError>;
+
+impl Index {
+    pub(super) fn open(file: &Path) -> Answer<Self> {
+        let url = file.to_string_lossy();
+        let mut connection = SqliteConnection::establish(&url).map_err(|error| ArchiveError::Open {
+            path: file.to_owned(),
+            reason: error.to_string(),
+        })?;
+        connection.batch_execute(PRAGMAS)?;
+        // Two processes may open a new index at once: the transaction lets one of them go first.
+        connection.immediate_transaction(|connection| {
+            connection.run_pending_migrations(MIGRATIONS).map(drop).map_err(|error| ArchiveError::Open {
+                path: file.to_owned(),
+                reason: error.to_string(),
+            })
+        })?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>) -> Answer<T> {
+        // A panic in here leaves no half-done transaction behind: SQLite rolls it back.
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(connection.immediate_transaction(work)?)
+    }
+
+    /// Adds segments whose files are durable, or replaces what was said of them.
+    pub(super) fn add(&self, closed: &[Segment]) -> Answer<()> {
+        self.with(|connection| {
+            for row in closed.iter().map(Row::closed) {
+                diesel::insert_into(segments::table)
+                    .values(&row)
+                    .on_conflict(segments::path)
+                    .do_update()
+                    .set(&row)
+                    .execute(connection)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Segments whose files are there, oldest first.
+    pub(super) fn closed(&self, filter: &Filter) -> Answer<Vec<Segment>> {
+        self.with(|connection| {
+            let mut query = segments::table.filter(segments::state.eq(CLOSED)).into_boxed();
+            if let Some(camera) = &filter.camera {
+                query = query.filter(segments::camera.eq(camera.as_str()));
+            }
+            if let Some(failover) = &filter.failover {
+                query = query.filter(segments::failover.eq(failover.as_str()));
+            }
+            if let Some(server) = &filter.recorded_by {
+                query = query.filter(segments::recorded_by.eq(server.as_str()));
+            }
+            if let Some(from) = filter.from {
+                query = query.filter(segments::end_ms.gt(from.as_millis()));
+            }
+            if let Some(to) = filter.to {
+                query = query.filter(segments::start_ms.lt(to.as_millis()));
+            }
+            let rows: Vec<Row> = query.order((segments::start_ms, segments::path)).load(connection)?;
+            Ok(rows.into_iter().filter_map(Row::into_segment).collect())
+        })
+    }
+
+    /// Path and hash of each segment that is here, or was handed over and has expired.
+    pub(super) fn known(&self) -> Answer<Vec<(String, String)>> {
+        self.with(|connection| segments::table.select((segments::path, segments::blake3)).load(connection))
+    }
+
+    /// Paths of all files that are said to lie in `folder`, which ends with a slash.
+    pub(super) fn paths_in(&self, folder: &str) -> Answer<Vec<String>> {
+        self.with(|connection| {
+            segments::table
+                .filter(segments::state.eq(CLOSED).and(segments::path.ge(folder)))
+                .filter(segments::path.lt(format!("{}0", folder.trim_end_matches('/'))))
+                .select(segments::path)
+                .load(connection)
+        })
+    }
+
+    /// Folders (camera and day) that hold at least one file, by the index.
+    pub(super) fn bytes(&self) -> Answer<u64> {
+        let all = self.closed(&Filter::default())?;
+        Ok(all.iter().map(|segment| segment.bytes).sum())
+    }
+
+    /// Forgets files that are gone; of those that another server handed over it is kept in mind that they
+    /// were here.
+    pub(super) fn remove(&self, paths: &[String], own: &ServerId) -> Answer<()> {
+        self.with(|connection| {
+            for path in paths {
+                let row = segments::table.filter(segments::path.eq(path));
+                diesel::update(row.filter(segments::recorded_by.ne(own.as_str()).and(segments::failover.is_not_null())))
+                    .set(segments::state.eq(EXPIRED))
+                    .execute(connection)?;
+                diesel::delete(row.filter(segments::state.eq(CLOSED))).execute(connection)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// From now on this server films for `failover`.
+    pub(super) fn begin_filming(&self, since: Timestamp, failover: Option<&FailoverId>) -> Answer<()> {
+        self.with(|connection| {
+            diesel::insert_into(filming::table)
+                .values((
+                    filming::since_ms.eq(since.as_millis()),
+                    filming::failover.eq(failover.map(FailoverId::as_str)),
+                    filming::ended.eq(false),
+                ))
+                .execute(connection)
+                .map(drop)
+        })
+    }
+
+    /// The newest entry about filming; what began up to it can be ended once it is indexed.
+    pub(super) fn last_filming(&self) -> Answer<i32> {
+        self.with(|connection| {
+            let last: Option<i32> = filming::table.select(diesel::dsl::max(filming::id)).first(connection)?;
+            Ok(last.unwrap_or(0))
+        })
+    }
+
+    /// All that was filmed up to this entry is closed and indexed.
+    pub(super) fn end_filming(&self, up_to: i32) -> Answer<()> {
+        self.with(|connection| {
+            diesel::update(filming::table.filter(filming::id.le(up_to)))
+                .set(filming::ended.eq(true))
+                .execute(connection)
+                .map(drop)
+        })
+    }
+
+    /// For which failover this server filmed at a moment.
+    pub(super) fn filmed_for(&self, at: Timestamp) -> Answer<Option<FailoverId>> {
+        let failover: Option<Option<String>> = self.with(|connection| {
+            filming::table
+                .filter(filming::since_ms.le(at.as_millis()))
+                .order(filming::id.desc())
+                .select(filming::failover)
+                .first(connection)
+                .optional()
+        })?;
+        Ok(failover.flatten().and_then(|id| FailoverId::new(id).ok()))
+    }
+
+    /// Whether something filmed for `failover` may still be without a row.
+    pub(super) fn films_for(&self, failover: &FailoverId) -> Answer<bool> {
+        self.with(|connection| {
+            let open = filming::table.filter(filming::failover.eq(failover.as_str()).and(filming::ended.eq(false)));
+            diesel::select(diesel::dsl::exists(open)).get_result(connection)
+        })
+    }
+}
