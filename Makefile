@@ -1,0 +1,43 @@
+# The one door. `make` alone says what there is.
+
+SHELL := /bin/sh
+# Rust as rustup installs it, for shells that don't know of it yet.
+export PATH := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+CAMERAS ?= 90
+FAILURE ?= kill
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test simulation check bench clean
+
+help: ## Say what there is
+	@echo 'Understudy: keeps video surveillance filming when a recording server fails.'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## /  make \1:/p' $(firstword $(MAKEFILE_LIST)) | awk -F: '{ printf "%-17s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  make demo CAMERAS=20 FAILURE=manual ARGS="--report report.json --keep"'
+
+setup: ## Install what is missing (Debian, Ubuntu), or say what is
+	@scripts/setup
+
+build: setup ## Build everything
+	cargo build --locked --workspace
+
+demo: build ## Kill a recording server, and watch a failover server take over and hand back
+	target/debug/understudy demo --cameras $(CAMERAS) --failure $(FAILURE) $(ARGS)
+
+test: setup ## Run every test
+	scripts/test $(ARGS)
+
+simulation: setup ## Run the fleet's decisions through seeded faults, and count them
+	cargo test --locked --package understudy-simulation -- --nocapture $(ARGS)
+
+check: setup ## Formatting, lints, documentation, dependencies
+	scripts/check
+
+bench: build ## Measure what is promised in numbers, beside its peers
+	target/debug/understudy-bench $(ARGS)
+
+clean: ## Remove what was built
+	cargo clean
