@@ -1,0 +1,2 @@
+DROP TABLE license_moves;
+DROP TABLE license_keys;
