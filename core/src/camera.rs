@@ -48,7 +48,9 @@ fn enabled() -> bool {
 pub struct Credentials {
     /// The user's name.
     pub username: String,
-    /// The password, in clear: it is encrypted with its whole bundle, on its way and on disk.
+    /// The password, in clear: it is encrypted with its whole bundle, on its way and on disk. Left out wherever
+    /// a camera is shown, hence the default.
+    #[serde(default)]
     pub password: String,
 }
 
