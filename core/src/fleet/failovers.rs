@@ -128,7 +128,7 @@ impl Fleet {
         } else {
             self.unsettled.insert(failover.id.clone());
         }
-        self.save(Record::Failover(failover.clone()));
+        self.save(Record::Failover(Box::new(failover.clone())));
         self.failovers.insert(failover.id.clone(), failover);
     }
 

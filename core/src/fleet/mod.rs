@@ -184,7 +184,7 @@ impl Fleet {
                 }
                 Record::Epoch(epoch) => fleet.epoch = fleet.epoch.max(epoch),
                 Record::Failover(failover) => {
-                    fleet.failovers.insert(failover.id.clone(), failover);
+                    fleet.failovers.insert(failover.id.clone(), *failover);
                 }
                 Record::LastUsed(server, epoch) => {
                     fleet.last_used.insert(server, epoch);

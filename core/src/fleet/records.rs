@@ -26,7 +26,7 @@ pub enum Record {
     /// The newest epoch given out.
     Epoch(Epoch),
     /// A failover.
-    Failover(Failover),
+    Failover(Box<Failover>),
     /// When a failover server was last chosen.
     LastUsed(ServerId, Epoch),
     /// A server was heard at least once since its enrolment.
