@@ -1,0 +1,30 @@
+//! `understudy_bus_messages_total{domain,exchange,outcome}`.
+
+use prometheus::{IntCounterVec, Opts};
+use understudy_runtime::Process;
+
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    messages: IntCounterVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(process: &Process) -> Self {
+        let options = Opts::new(
+            "understudy_bus_messages_total",
+            "Messages by exchange and by what became of them",
+        )
+        .const_label("domain", process.domain());
+        let messages = IntCounterVec::new(options, &["exchange", "outcome"])
+            .expect("the metric's name and labels are valid");
+        // Refused only for a second bus of the same process, whose messages are not counted then.
+        let _second = process.registry().register(Box::new(messages.clone()));
+        Self { messages }
+    }
+
+    /// Counts one message.
+    pub(crate) fn count(&self, exchange: &str, outcome: &str) {
+        let exchange = if exchange.is_empty() { "reply" } else { exchange };
+        self.messages.with_label_values(&[exchange, outcome]).inc();
+    }
+}
