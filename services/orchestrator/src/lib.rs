@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The orchestrator: feeds what is seen and asked into the pure fleet, and carries out what it decides.
+//!
+//! Nothing is decided here. What the fleet wants stored and what it wants sent go to disk in one transaction;
+//! only then is anything published or answered.
+
+mod config;
+mod ledger;
+mod listen;
+mod metrics;
+mod outbox;
+mod queues;
+mod service;
+mod tables;
+
+pub use config::OrchestratorConfig;
+pub use service::{OrchestratorError, run};
