@@ -24,7 +24,7 @@ pub(crate) async fn keep(
     let mut link = bus.link();
     loop {
         let wanted = servers.borrow_and_update().clone();
-        let up = matches!(*link.borrow_and_update(), Link::Up | Link::Blocked);
+        let up = matches!(*link.borrow_and_update(), Link::Up | Link::Blocked { .. });
         let declared = if up { declare(&bus, &wanted).await } else { true };
         if up {
             wake.notify_one();
