@@ -58,13 +58,13 @@ pub fn recorded(archive: &Path) -> Result<Recorded, DemoError> {
 /// The frame numbers in one file, in the order of its frames.
 ///
 /// # Errors
-/// [`DemoError::Account`] if it can't be read.
+/// [`DemoError::Io`] if it can't be read.
 pub fn numbers(path: &Path) -> Result<Vec<u64>, DemoError> {
-    let unreadable = |error: mp4::Mp4Error| DemoError::Account(format!("{}: {error}", path.display()));
+    let unreadable = || DemoError::io(format!("can't read the frames of {}", path.display()));
     let mut numbers = Vec::new();
-    for sample in mp4::samples(path).map_err(unreadable)? {
-        let sample = sample.map_err(unreadable)?;
-        numbers.extend(numbering::frame_number(&sample).map(|(number, _camera)| number));
+    let mut samples = mp4::samples(path).map_err(unreadable())?;
+    while let Some((_, bytes)) = samples.next_video().map_err(unreadable())? {
+        numbers.extend(numbering::frame_number(&bytes).map(|frame| frame.number));
     }
     Ok(numbers)
 }

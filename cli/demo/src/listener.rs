@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::{sync::broadcast, task::JoinHandle};
 use understudy_bus::{BrokerConfig, Bus, Queue};
 use understudy_core::contract::event::{Event, Fact};
-use understudy_runtime::process::Process;
+use understudy_runtime::Process;
 
 use crate::DemoError;
 
@@ -38,24 +38,24 @@ impl Listener {
     pub async fn start(broker_url: &str) -> Result<Self, DemoError> {
         let process = Process::for_test("listener");
         let config = BrokerConfig {
-            url: broker_url.to_owned().into(),
+            url: broker_url.to_owned(),
             ..BrokerConfig::default()
         };
         let bus =
             Bus::start(&config, "demo", &process).map_err(|error| DemoError::Broker(error.to_string()))?;
         let mut subscription = bus.subscribe(Queue::events(&["#"]));
-        subscription.established().await;
+        subscription.consuming().await;
         let (heard, _) = broadcast::channel(BACKLOG);
         let sender = heard.clone();
         let task = tokio::spawn(async move {
             while let Some(incoming) = subscription.next().await {
                 let at_us = now_us();
-                if let Ok(fact) = incoming.json::<Fact>() {
+                if let Ok(fact) = incoming.fact() {
                     // Nobody may be listening at the moment.
                     let _ = sender.send(Heard { at_us, fact });
                 }
                 // The queue is the demo's own and goes with it.
-                let _ = incoming.ack().await;
+                incoming.ack().await;
             }
         });
         Ok(Self { process, heard, task })

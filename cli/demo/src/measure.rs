@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use understudy_simulator::CameraSent;
+
 use crate::{
     frames::Recorded,
-    sent::{Account, CameraAccount},
+    sent::{Account, first_sent},
 };
 
 /// What was seen from outside; times are microseconds of `CLOCK_REALTIME`.
@@ -116,14 +118,14 @@ fn takeovers<'a>(seen: &'a Seen<'_>, figures: &mut Figures) -> BTreeMap<&'a str,
 }
 
 /// The session that the failover server opened: the first one since the decision that was sent `first`.
-fn takeover(account: &CameraAccount, first: u64, decided_at_us: i64) -> Option<Takeover> {
+fn takeover(account: &CameraSent, first: u64, decided_at_us: i64) -> Option<Takeover> {
     account
         .sessions
         .iter()
-        .filter(|session| session.connected_at_us >= decided_at_us)
+        .filter(|session| session.connected_at >= decided_at_us)
         .find_map(|session| {
             let (_, sent_at_us, _) = session.frames.iter().find(|(number, ..)| *number == first)?;
-            let wait = session.first_key_frame_at_us? - session.first_rtp_at_us?;
+            let wait = session.first_key_frame_at? - session.first_rtp_at?;
             Some(Takeover {
                 first_number: first,
                 sent_at_us: *sent_at_us,
@@ -135,7 +137,7 @@ fn takeover(account: &CameraAccount, first: u64, decided_at_us: i64) -> Option<T
 fn count(
     seen: &Seen<'_>,
     camera: &str,
-    account: &CameraAccount,
+    account: &CameraSent,
     takeover: Option<&Takeover>,
     figures: &mut Figures,
 ) {
@@ -159,7 +161,7 @@ fn count(
             figures.frames_lost_bound
         ));
     }
-    let sent_at = account.first_sent();
+    let sent_at = first_sent(account);
     let mut earlier = first;
     for &number in recorded.iter().skip(1) {
         let gap = sent_at
@@ -189,18 +191,22 @@ fn seconds(microseconds: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sent::SessionAccount;
+    use understudy_simulator::SessionSent;
 
     /// A camera of 10 frames a second whose frame n is sent at n × 100 ms, with a key frame every tenth.
-    fn session(connected_at_us: i64, numbers: std::ops::Range<u64>) -> SessionAccount {
+    fn session(connected_at: i64, numbers: std::ops::Range<u64>) -> SessionSent {
         let at = |number: u64| i64::try_from(number).expect("small") * 100_000;
         let key = numbers.clone().find(|number| number.is_multiple_of(10));
-        SessionAccount {
-            connected_at_us,
-            first_rtp_at_us: Some(at(numbers.start)),
-            first_key_frame_at_us: key.map(at),
+        SessionSent {
+            session: "1".to_owned(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            user_agent: String::new(),
+            connected_at,
+            first_rtp_at: Some(at(numbers.start)),
+            first_key_frame_at: key.map(at),
+            ended_at: None,
             frames: numbers
-                .map(|number| (number, at(number), number.is_multiple_of(10)))
+                .map(|number| (number, at(number), u8::from(number.is_multiple_of(10))))
                 .collect(),
         }
     }
@@ -224,7 +230,8 @@ mod tests {
 
     fn two_sessions() -> Account {
         let sessions = vec![session(0, 0..50), session(6_100_000, 63..120)];
-        Account::from([("cam-001".to_owned(), CameraAccount { sessions })])
+        let camera = CameraSent { camera: "cam-001".to_owned(), hash: 0, sessions };
+        Account::from([("cam-001".to_owned(), camera)])
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
-use understudy_bus::private_broker::Broker;
+use understudy_bus::private_broker::PrivateBroker as Broker;
 use understudy_core::{
     camera::{Camera, Credentials},
     ids::{CameraId, DomainId, LicenseKeyId, ServerId},

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use serde::Deserialize;
+use understudy_simulator::CameraSent;
 
 use crate::DemoError;
 
@@ -14,53 +14,17 @@ pub struct Simulator {
     client: reqwest::Client,
 }
 
-/// Everything that the cameras sent, by camera.
-pub type Account = BTreeMap<String, CameraAccount>;
+/// Everything that the cameras sent, by camera. Times are microseconds of `CLOCK_REALTIME`.
+pub type Account = BTreeMap<String, CameraSent>;
 
-/// What one camera sent.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct CameraAccount {
-    /// Each client session, in the order of connecting.
-    pub sessions: Vec<SessionAccount>,
-}
-
-/// What one client of a camera was sent. Times are microseconds of `CLOCK_REALTIME`.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct SessionAccount {
-    /// When it connected.
-    pub connected_at_us: i64,
-    /// When the first RTP packet was handed to its socket.
-    pub first_rtp_at_us: Option<i64>,
-    /// When the first key frame was.
-    pub first_key_frame_at_us: Option<i64>,
-    /// Each frame: its number, when it was handed to the socket, whether it is a key frame.
-    pub frames: Vec<(u64, i64, bool)>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    cameras: Vec<NamedAccount>,
-}
-
-#[derive(Deserialize)]
-struct NamedAccount {
-    id: String,
-    #[serde(flatten)]
-    account: CameraAccount,
-}
-
-impl CameraAccount {
-    /// When each frame was first handed to any client's socket.
-    pub fn first_sent(&self) -> BTreeMap<u64, i64> {
-        let mut first = BTreeMap::new();
-        for (number, at, _) in self.sessions.iter().flat_map(|session| &session.frames) {
-            first
-                .entry(*number)
-                .and_modify(|known: &mut i64| *known = (*known).min(*at))
-                .or_insert(*at);
-        }
-        first
+/// When each frame was first handed to any client's socket.
+#[must_use]
+pub fn first_sent(camera: &CameraSent) -> BTreeMap<u64, i64> {
+    let mut first = BTreeMap::new();
+    for (number, at, _) in camera.sessions.iter().flat_map(|session| &session.frames) {
+        first.entry(*number).and_modify(|known: &mut i64| *known = (*known).min(*at)).or_insert(*at);
     }
+    first
 }
 
 impl Simulator {

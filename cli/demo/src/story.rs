@@ -27,8 +27,8 @@ pub const ORIGINAL: &str = "recorder-1";
 pub const FPS: u32 = 15;
 /// Frames between key frames: one second.
 pub const GOP: u32 = 15;
-/// Bits a second of one camera.
-pub const BITRATE: u32 = 2_000_000;
+/// Kilobits a second of one camera.
+pub const KILOBITS: u32 = 2000;
 /// Length of a fragment of a recording: what a kill may cost.
 const FRAGMENT_SECONDS: f64 = 0.25;
 /// How long the fleet films before the fault, between takeover and return, and after failback.
@@ -103,7 +103,7 @@ fn plan(options: &Options, folder: &Path) -> Plan {
         ("--codec", "h264".to_owned()),
         ("--fps", FPS.to_string()),
         ("--gop", GOP.to_string()),
-        ("--bitrate", BITRATE.to_string()),
+        ("--bitrate", KILOBITS.to_string()),
     ];
     let mut simulator: Vec<String> = numbers
         .into_iter()
@@ -144,7 +144,7 @@ type Settings = (Vec<serde_json::Value>, serde_json::Value);
 
 impl Told<'_> {
     async fn tell(mut self) -> Result<Report, DemoError> {
-        let listener = Listener::start(self.rig.broker.url()).await?;
+        let listener = Listener::start(&self.rig.broker.url()).await?;
         let mut facts = listener.facts();
         self.all_film(ORIGINAL).await?;
         self.protected().await?;

@@ -76,7 +76,7 @@ fn demo(
 }
 
 fn plan(executable: PathBuf, folder: PathBuf, cameras: usize) -> Plan {
-    let flags = ["--codec", "h264", "--bitrate", "2000000", "--fps", "15", "--gop", "15"];
+    let flags = ["--codec", "h264", "--bitrate", "2000", "--fps", "15", "--gop", "15"];
     Plan {
         executable,
         folder,

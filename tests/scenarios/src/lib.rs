@@ -52,7 +52,7 @@ pub struct Fleet {
 /// for ten, two failover servers with room for ten and twenty.
 #[must_use]
 pub fn plan() -> Plan {
-    let flags = ["--fps", "15", "--gop", "15", "--width", "320", "--height", "240", "--bitrate", "400000"];
+    let flags = ["--fps", "15", "--gop", "15", "--width", "320", "--height", "240", "--bitrate", "400"];
     Plan {
         executable: executable(),
         folder: PathBuf::new(),

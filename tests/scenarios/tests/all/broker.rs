@@ -10,7 +10,7 @@ use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
 async fn c2_a_vanished_broker_is_no_reason_for_a_failover_and_filming_goes_on() -> anyhow::Result<()> {
     let mut fleet = Fleet::filming(plan()).await?;
 
-    fleet.rig.broker.kill().await;
+    fleet.rig.broker.kill();
     for process in [&fleet.rig.host.orchestrator, &fleet.rig.host.monitor, &fleet.rig.servers[0].ingest] {
         let name = process.name().to_owned();
         eventually(&format!("{name} to say that it waits for the broker"), PATIENCE, async || {
@@ -53,7 +53,7 @@ async fn c2_a_vanished_broker_is_no_reason_for_a_failover_and_filming_goes_on() 
 async fn e1_a_server_films_from_its_disk_before_the_broker_is_there() -> anyhow::Result<()> {
     let mut fleet = Fleet::filming(plan()).await?;
     fleet.rig.server("recorder-1").kill();
-    fleet.rig.broker.kill().await;
+    fleet.rig.broker.kill();
     let before = fleet.files("recorder-1", 4).await?.len();
 
     fleet.rig.server("recorder-1").start()?;

@@ -17,7 +17,7 @@ async fn e1_each_fault_of_a_camera_is_named_and_the_others_dont_notice() -> anyh
     ];
     for (camera, behaviour, _) in &faults {
         fleet.rig.simulator.behave(camera, behaviour).await?;
-        fleet.rig.simulator.behave(camera, &json!({ "drop_now": true })).await?;
+        fleet.rig.simulator.behave(camera, &json!({ "drop": true })).await?;
     }
     for (camera, _, fault) in &faults {
         let detail = fleet.lost(camera, *fault).await?;
