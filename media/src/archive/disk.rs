@@ -26,12 +26,16 @@ pub(super) fn hash(file: &Path) -> io::Result<String> {
 /// damaged: it is never tried again.
 pub(super) fn sync(archive: &Path, file: &Path) -> io::Result<()> {
     File::open(file)?.sync_all()?;
-    let folders = file.ancestors().skip(1).take_while(|folder| folder.starts_with(archive));
-    folders.into_iter().try_for_each(sync_folder)
+    folders(archive, file).try_for_each(sync_folder)
+}
+
+/// The folders on the way from the archive to a file, its own first.
+pub(super) fn folders<'a>(archive: &'a Path, file: &'a Path) -> impl Iterator<Item = &'a Path> {
+    file.ancestors().skip(1).take_while(move |folder| folder.starts_with(archive))
 }
 
 /// Makes the names in a folder durable.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 

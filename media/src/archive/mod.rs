@@ -6,6 +6,7 @@
 //! [`Archive::import`] only.
 
 mod disk;
+mod import;
 mod index;
 pub mod mp4;
 mod path;
@@ -183,15 +184,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Path`] for a path that no server gives; else what disk and index say.
     pub async fn import(&self, segment: &Segment, temporary: &Path) -> Result<(), ArchiveError> {
-        let target = self.file(&segment.path)?;
-        let (segment, temporary) = (segment.clone(), temporary.to_owned());
-        self.blocking(move |archive| {
-            disk::create_folder_of(&target).map_err(ArchiveError::file(&target))?;
-            fs::rename(&temporary, &target).map_err(ArchiveError::file(&temporary))?;
-            disk::sync(&archive.folder, &target).map_err(ArchiveError::file(&target))?;
-            archive.index.add(&[segment])
-        })
-        .await
+        self.import_all(vec![(segment.clone(), temporary.to_owned())]).await
     }
 
     /// Deletes what this server recorded for a failover, and says how many segments that were.

@@ -1,8 +1,9 @@
-//! One camera: its RTSP session, what its faults are called, and when it is tried again.
+//! One camera: its RTSP session, what its faults are called, when it is tried again, and who gets its frames.
 
 pub mod backoff;
+pub mod fanout;
 pub mod fault;
 pub mod frame;
 pub mod session;
 
-pub use self::{fault::Fault, session::Session};
+pub use self::{fanout::Fanout, fault::Fault, session::Session};
