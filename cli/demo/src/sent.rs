@@ -50,16 +50,15 @@ impl Simulator {
         let failed = |error: reqwest::Error| DemoError::Account(format!("the simulator's account: {error}"));
         let url = format!("http://{}/sent", self.control);
         let answer = self.client.get(url).send().await.map_err(failed)?;
-        let answer: Answer = answer
+        let cameras: Vec<CameraSent> = answer
             .error_for_status()
             .map_err(failed)?
             .json()
             .await
             .map_err(failed)?;
-        Ok(answer
-            .cameras
+        Ok(cameras
             .into_iter()
-            .map(|camera| (camera.id, camera.account))
+            .map(|sent| (sent.camera.clone(), sent))
             .collect())
     }
 

@@ -35,6 +35,9 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: 
 
 fn routes(shared: Arc<Shared>) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let shared = warp::any().map(move || shared.clone());
+    let healthy = warp::path!("healthz")
+        .and(warp::get())
+        .map(|| "ok\n".into_response());
     let overview = warp::path!("cameras")
         .and(warp::get())
         .and(shared.clone())
@@ -84,7 +87,9 @@ fn routes(shared: Arc<Shared>) -> impl Filter<Extract = (impl Reply,), Error = I
             StatusCode::NO_CONTENT.into_response()
         },
     );
-    let routes = overview
+    let routes = healthy
+        .or(overview)
+        .unify()
         .or(sent)
         .unify()
         .or(all_sent)
