@@ -2,6 +2,7 @@
 //! Says what is known of files; never touches them.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -272,6 +273,22 @@ impl Index {
                 .optional()
         })?;
         Ok(failover.flatten().and_then(|id| FailoverId::new(id).ok()))
+    }
+
+    /// Failovers of which this server has recordings of its own, or may have some without a row.
+    pub(super) fn failovers(&self, own: &ServerId) -> Answer<BTreeSet<FailoverId>> {
+        let names: Vec<Option<String>> = self.with(|connection| {
+            let mut recorded: Vec<Option<String>> = segments::table
+                .filter(segments::failover.is_not_null().and(segments::recorded_by.eq(own.as_str())))
+                .filter(segments::state.eq(CLOSED))
+                .select(segments::failover)
+                .distinct()
+                .load(connection)?;
+            let open = filming::table.filter(filming::failover.is_not_null().and(filming::ended.eq(false)));
+            recorded.extend(open.select(filming::failover).load::<Option<String>>(connection)?);
+            Ok(recorded)
+        })?;
+        Ok(names.into_iter().flatten().filter_map(|id| FailoverId::new(id).ok()).collect())
     }
 
     /// Whether something filmed for `failover` may still be without a row.

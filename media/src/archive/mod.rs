@@ -178,6 +178,15 @@ impl Archive {
         .await
     }
 
+    /// Failovers of which this server still has recordings of its own, those that are filmed for or that a
+    /// crash left behind included.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Index`].
+    pub async fn failovers(&self) -> Result<BTreeSet<FailoverId>, ArchiveError> {
+        self.blocking(|archive| archive.index.failovers(&archive.server)).await
+    }
+
     /// Takes over a segment of another server from `temporary`, a file in [`Archive::incoming`] whose bytes
     /// the caller has verified. Once it returns, file and row are durable. Doing it twice is the same.
     ///
