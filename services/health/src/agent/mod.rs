@@ -1,0 +1,323 @@
+//! The agent: on each server, a process of its own that beats, by the broker and directly to the monitor.
+//!
+//! It says how the recording service beside it and the recording volume are. It never ends by itself: not
+//! for a broker that is gone, a monitor that is gone, a recording service that crashed or a disk that hangs.
+//! It acts on nothing.
+
+mod package;
+mod volume;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::MissedTickBehavior};
+use understudy_bus::{BrokerConfig, Bus, BusError, Message};
+use understudy_core::contract::heartbeat::{Heartbeat, Package, PackageState};
+use understudy_runtime::{Process, ServerConfig, clock};
+
+use self::{
+    package::{PackageWatch, Patience},
+    volume::Volume,
+};
+
+/// The path on the monitor's address that takes direct beats.
+pub(crate) const BEATS_PATH: &str = "/v1/heartbeats";
+/// How often an agent may beat, in milliseconds.
+const INTERVALS_MS: std::ops::RangeInclusive<u64> = 50..=10_000;
+
+/// Section `[agent]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentConfig {
+    /// How often it beats, in milliseconds: 50 to 10,000.
+    pub interval_ms: u64,
+    /// Base URL of the monitor, for the direct path: `http://host:port`. Empty: no direct path.
+    pub monitor_url: String,
+    /// After so many milliseconds without an answer a direct beat is given up for the next.
+    pub direct_deadline_ms: u64,
+    /// Base URL of the recording service's health address: `http://host:port`. Empty: it isn't watched.
+    pub ingest_url: String,
+    /// How often the recording service is looked at, and how long it may take to answer, in milliseconds.
+    pub package_interval_ms: u64,
+    /// For how long a recording service that was well may be gone or silent before it is called so, in
+    /// milliseconds: the time its supervisor has to start it again.
+    pub package_patience_ms: u64,
+    /// For how long after the agent's start the recording service may be starting, in milliseconds.
+    pub package_starting_ms: u64,
+    /// How often the recording volume is probed by a write and an fsync, in milliseconds.
+    pub volume_interval_ms: u64,
+    /// After so many milliseconds a probe that has not returned means that the volume hangs.
+    pub volume_deadline_ms: u64,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            interval_ms: 500,
+            monitor_url: "http://127.0.0.1:7601".to_owned(),
+            direct_deadline_ms: 1_000,
+            ingest_url: "http://127.0.0.1:7611".to_owned(),
+            package_interval_ms: 500,
+            package_patience_ms: 1_000,
+            package_starting_ms: 60_000,
+            volume_interval_ms: 2_000,
+            volume_deadline_ms: 10_000,
+        }
+    }
+}
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A value of `[agent]` can't be.
+    #[error("agent.{key} = {value} is not possible: {hint}")]
+    Config {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What could be.
+        hint: &'static str,
+    },
+    /// The bus could not be set up.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The HTTP client could not be set up.
+    #[error("no HTTP client: {0}")]
+    Client(#[source] reqwest::Error),
+    /// The thread that probes the volume could not be started.
+    #[error("the thread that probes the recording volume could not be started: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Beats until the process is shut down.
+///
+/// # Errors
+/// [`AgentError`] if it can't start; later nothing ends it.
+pub async fn run(
+    config: AgentConfig,
+    server: ServerConfig,
+    broker: BrokerConfig,
+    process: Process,
+) -> Result<(), AgentError> {
+    config.validate()?;
+    let bus = Bus::start(&broker, &format!("agent/{}", server.id), &process)?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .build()
+        .map_err(AgentError::Client)?;
+    let volume = Volume::watch(
+        server.data.join("archive"),
+        Duration::from_millis(config.volume_interval_ms),
+        Duration::from_millis(config.volume_deadline_ms),
+    )
+    .map_err(AgentError::Thread)?;
+
+    // Each path takes the newest beat when it is free: one outstanding, none queued.
+    let (beats, _) = watch::channel(None);
+    process.spawn(
+        "beats-by-broker",
+        by_broker(bus, beats.subscribe(), process.clone()),
+    );
+    if !config.monitor_url.is_empty() {
+        let direct = directly(client.clone(), config.clone(), beats.subscribe(), process.clone());
+        process.spawn("beats-direct", direct);
+    }
+    let watched = !config.ingest_url.is_empty();
+    let first = if watched {
+        PackageState::Starting
+    } else {
+        PackageState::Running
+    };
+    let (package, seen) = watch::channel(Package {
+        state: first,
+        evidence: String::new(),
+    });
+    if watched {
+        process.spawn(
+            "package",
+            watch_package(client, config.clone(), package, process.clone()),
+        );
+    }
+    tracing::info!(agent.interval_ms = config.interval_ms, "beating");
+    beat(&config, &server, &volume, &seen, &beats, &process).await;
+    process.finish().await;
+    Ok(())
+}
+
+impl AgentConfig {
+    fn validate(&self) -> Result<(), AgentError> {
+        if !INTERVALS_MS.contains(&self.interval_ms) {
+            return Err(AgentError::Config {
+                key: "interval_ms",
+                value: self.interval_ms.to_string(),
+                hint: "choose 50 to 10000",
+            });
+        }
+        for (key, url) in [
+            ("monitor_url", &self.monitor_url),
+            ("ingest_url", &self.ingest_url),
+        ] {
+            let ok = url.is_empty() || reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "http");
+            if !ok {
+                return Err(AgentError::Config {
+                    key,
+                    value: url.clone(),
+                    hint: "give http://host:port, or nothing to go without",
+                });
+            }
+        }
+        for (key, value) in [
+            ("direct_deadline_ms", self.direct_deadline_ms),
+            ("package_interval_ms", self.package_interval_ms),
+            ("volume_interval_ms", self.volume_interval_ms),
+            ("volume_deadline_ms", self.volume_deadline_ms),
+        ] {
+            if value == 0 {
+                return Err(AgentError::Config {
+                    key,
+                    value: value.to_string(),
+                    hint: "choose at least 1",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The steady clock: makes a beat at each tick, whatever became of the last.
+async fn beat(
+    config: &AgentConfig,
+    server: &ServerConfig,
+    volume: &Volume,
+    package: &watch::Receiver<Package>,
+    beats: &watch::Sender<Option<Heartbeat>>,
+    process: &Process,
+) {
+    let shutdown = process.shutdown();
+    let mut ticks = tokio::time::interval(Duration::from_millis(config.interval_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut sequence = 0;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        sequence += 1;
+        let now = clock::now();
+        beats.send_replace(Some(Heartbeat {
+            server: server.id.clone(),
+            domain: server.domain.clone(),
+            sequence,
+            sent_at: now.wall,
+            interval_ms: config.interval_ms,
+            package: package.borrow().clone(),
+            storage: volume.storage(now.monotonic),
+        }));
+    }
+}
+
+/// The newest beat that has not been taken yet; none at shutdown.
+async fn next(beats: &mut watch::Receiver<Option<Heartbeat>>, process: &Process) -> Option<Heartbeat> {
+    let shutdown = process.shutdown();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            changed = beats.changed() => changed.ok()?,
+        }
+        if let Some(beat) = beats.borrow_and_update().clone() {
+            return Some(beat);
+        }
+    }
+}
+
+async fn by_broker(bus: Bus, mut beats: watch::Receiver<Option<Heartbeat>>, process: Process) {
+    let mut trouble = Trouble::new("broker");
+    while let Some(beat) = next(&mut beats, &process).await {
+        let sent = bus.publish(Message::heartbeat(&beat)).await;
+        trouble.note(sent.map_err(|error| error.to_string()));
+    }
+}
+
+async fn directly(
+    client: reqwest::Client,
+    config: AgentConfig,
+    mut beats: watch::Receiver<Option<Heartbeat>>,
+    process: Process,
+) {
+    let url = format!("{}{BEATS_PATH}", config.monitor_url.trim_end_matches('/'));
+    let deadline = Duration::from_millis(config.direct_deadline_ms);
+    let mut trouble = Trouble::new("direct");
+    while let Some(beat) = next(&mut beats, &process).await {
+        let answer = client.post(&url).json(&beat).timeout(deadline).send().await;
+        trouble.note(match answer {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(format!("{url} answers {}", answer.status())),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+}
+
+/// Says once when a path goes down and once when it is back, not at each beat.
+struct Trouble {
+    path: &'static str,
+    down: bool,
+}
+
+impl Trouble {
+    fn new(path: &'static str) -> Self {
+        Self { path, down: false }
+    }
+
+    fn note(&mut self, sent: Result<(), String>) {
+        match sent {
+            Ok(()) if self.down => tracing::info!(beat.path = self.path, "beats get through again"),
+            Err(error) if !self.down => {
+                tracing::warn!(beat.path = self.path, error, "beats don't get through");
+                self.down = true;
+                return;
+            }
+            Err(_) => return,
+            Ok(()) => {}
+        }
+        self.down = false;
+    }
+}
+
+async fn watch_package(
+    client: reqwest::Client,
+    config: AgentConfig,
+    package: watch::Sender<Package>,
+    process: Process,
+) {
+    let shutdown = process.shutdown();
+    let url = format!("{}/healthz", config.ingest_url.trim_end_matches('/'));
+    let interval = Duration::from_millis(config.package_interval_ms);
+    let patience = Patience {
+        starting: Duration::from_millis(config.package_starting_ms),
+        trouble: Duration::from_millis(config.package_patience_ms),
+    };
+    let mut watch = PackageWatch::new(patience, clock::now().monotonic);
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let seen = package::look(&client, &url, interval.max(Duration::from_millis(500))).await;
+        let verdict = watch.step(seen, clock::now().monotonic);
+        package.send_if_modified(|old| {
+            let changed = *old != verdict;
+            if changed && old.state != verdict.state {
+                tracing::info!(
+                    package.state = ?verdict.state, package.evidence = verdict.evidence,
+                    "the recording service is seen otherwise"
+                );
+            }
+            *old = verdict;
+            changed
+        });
+    }
+}

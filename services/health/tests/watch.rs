@@ -1,0 +1,336 @@
+//! An agent and the monitor, with a real broker between them: what is heard, on which path, and what silence
+//! looks like.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpListener;
+use understudy_bus::{BrokerConfig, Bus, Message, Queue, Subscription, private_broker::PrivateBroker};
+use understudy_core::{
+    contract::heartbeat::{Heartbeat, Observation, PackageState, StorageState},
+    ids::{DomainId, ServerId},
+    time::Timestamp,
+};
+use understudy_health::{
+    agent::{self, AgentConfig},
+    monitor::{self, MonitorConfig},
+};
+use understudy_runtime::{Process, ServerConfig};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    listener.local_addr().expect("bound")
+}
+
+fn start_monitor(listen: SocketAddr, broker: BrokerConfig) -> Process {
+    let process = Process::for_test("monitor");
+    let running = process.clone();
+    tokio::spawn(async move {
+        monitor::run(MonitorConfig { listen }, broker, running)
+            .await
+            .expect("the monitor starts");
+    });
+    process
+}
+
+fn start_agent(config: AgentConfig, data: &Path, broker: BrokerConfig) -> Process {
+    let server = ServerConfig {
+        id: ServerId::new("recorder-1").expect("an id"),
+        domain: DomainId::new("east").expect("an id"),
+        data: data.to_owned(),
+        ..ServerConfig::default()
+    };
+    let process = Process::for_test("agent");
+    let running = process.clone();
+    tokio::spawn(async move {
+        agent::run(config, server, broker, running)
+            .await
+            .expect("the agent starts");
+    });
+    process
+}
+
+/// Nothing of it says goodbye: to the monitor it is as if it had been killed.
+fn kill(process: &Process) {
+    process.shutdown().cancel();
+}
+
+fn config(monitor: SocketAddr) -> AgentConfig {
+    AgentConfig {
+        interval_ms: 200,
+        monitor_url: format!("http://{monitor}"),
+        ingest_url: String::new(),
+        volume_interval_ms: 50,
+        ..AgentConfig::default()
+    }
+}
+
+async fn listen(broker: &PrivateBroker) -> (Process, Bus, Subscription) {
+    let process = Process::for_test("listener");
+    let bus = Bus::start(&broker.config(), "listener", &process).expect("a bus");
+    let mut observations = bus.subscribe(Queue::heartbeats(&["east.observation.recorder-1"]));
+    observations.consuming().await;
+    (process, bus, observations)
+}
+
+async fn until(
+    observations: &mut Subscription,
+    what: &str,
+    is: impl Fn(&Observation) -> bool,
+) -> Observation {
+    let give_up = Instant::now() + PATIENCE;
+    let mut last = None;
+    while Instant::now() < give_up {
+        let Ok(Some(incoming)) = tokio::time::timeout(PATIENCE, observations.next()).await else {
+            break;
+        };
+        let observation: Observation = incoming.json().expect("an observation");
+        if is(&observation) {
+            return observation;
+        }
+        last = Some(observation);
+    }
+    panic!("never {what}; the last was {last:?}");
+}
+
+fn metric(process: &Process, name: &str) -> Option<f64> {
+    let families = process.registry().gather();
+    let family = families.iter().find(|family| family.name() == name)?;
+    let metric = family.get_metric().first()?;
+    Some(metric.get_gauge().get_value() + metric.get_counter().get_value())
+}
+
+async fn eventually(what: &str, is: impl Fn() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < give_up, "never {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_a_killed_agent_is_missed_within_a_second_and_garbage_hides_nothing() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let data = tempfile::tempdir().expect("a folder");
+    let address = free_address().await;
+    let monitor = start_monitor(address, broker.config());
+    let (_listener, bus, mut observations) = listen(&broker).await;
+
+    // Given: it is heard on both paths.
+    let agent = start_agent(config(address), data.path(), broker.config());
+    let seen = until(&mut observations, "heard on both paths", |seen| {
+        seen.paths.broker && seen.paths.direct
+    })
+    .await;
+    assert_eq!((seen.silent_ms, seen.blind), (0, false));
+    assert_eq!(seen.package.state, PackageState::Running);
+    assert_eq!(seen.storage.state, StorageState::Normal);
+
+    // When somebody sends what is no heartbeat, it is refused, counted, and hides nothing.
+    let mut garbage = Message::heartbeat(&beat("recorder-2"));
+    garbage.body = "{\"server\":7}".into();
+    bus.publish(garbage).await.expect("published");
+    eventually("refused", || {
+        metric(&monitor, "understudy_heartbeats_refused_total") == Some(1.0)
+    })
+    .await;
+    until(&mut observations, "still heard", |seen| {
+        seen.paths.broker && seen.paths.direct
+    })
+    .await;
+
+    // When it is killed: what the monitor says, and the time since then, pass one second in time.
+    kill(&agent);
+    let killed = Instant::now();
+    let (mut silent, mut heard_at) = (0, killed);
+    while silent + u64::try_from(heard_at.elapsed().as_millis()).expect("small") < 1_000 || silent == 0 {
+        if let Ok(Some(incoming)) = tokio::time::timeout(Duration::from_millis(10), observations.next()).await
+        {
+            let seen: Observation = incoming.json().expect("an observation");
+            assert!(!seen.blind, "{seen:?}");
+            (silent, heard_at) = (seen.silent_ms, Instant::now());
+        }
+        assert!(
+            killed.elapsed() < Duration::from_secs(3),
+            "not missed: {silent} ms"
+        );
+    }
+    assert!(
+        killed.elapsed() < Duration::from_millis(1_400),
+        "missed after {:?}",
+        killed.elapsed()
+    );
+    let seen = until(&mut observations, "evidence", |seen| seen.silent_ms > 1_000).await;
+    assert!(
+        seen.evidence
+            .iter()
+            .any(|line| line.seen.contains("no heartbeat")),
+        "{seen:?}"
+    );
+    assert!(metric(&monitor, "understudy_heartbeat_age_seconds").expect("shown") > 0.5);
+
+    // When it is back, the silence ends.
+    let _agent = start_agent(config(address), data.path(), broker.config());
+    until(&mut observations, "heard again", |seen| {
+        seen.silent_ms == 0 && seen.paths.broker
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c2_a_broker_that_vanishes_is_no_silence() {
+    let mut broker = PrivateBroker::start().await.expect("a broker");
+    let data = tempfile::tempdir().expect("a folder");
+    let address = free_address().await;
+    let monitor = start_monitor(address, broker.config());
+    let _agent = start_agent(config(address), data.path(), broker.config());
+    let (_listener, _bus, mut observations) = listen(&broker).await;
+    until(&mut observations, "heard on both paths", |seen| {
+        seen.paths.broker && seen.paths.direct
+    })
+    .await;
+
+    eventually("shown", || {
+        metric(&monitor, "understudy_heartbeat_age_seconds").is_some()
+    })
+    .await;
+    broker.kill();
+    let gone = Instant::now();
+    eventually("the monitor knows", || {
+        monitor.waiting_for().contains_key("broker")
+    })
+    .await;
+    while gone.elapsed() < Duration::from_secs(3) {
+        let age = metric(&monitor, "understudy_heartbeat_age_seconds").expect("shown");
+        assert!(age < 1.0, "heard directly, and yet {age} s old");
+        assert_eq!(metric(&monitor, "understudy_host_blind"), Some(0.0));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // Back, it was never silent.
+    broker.restart().await.expect("a broker");
+    let incoming = tokio::time::timeout(PATIENCE, observations.next())
+        .await
+        .expect("in time")
+        .expect("one");
+    let first: Observation = incoming.json().expect("an observation");
+    assert_eq!((first.silent_ms, first.paths.direct), (0, true), "{first:?}");
+    until(&mut observations, "heard on both paths", |seen| {
+        seen.paths.broker && seen.paths.direct
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_c4_what_the_agent_sees_is_seen_at_the_host() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let data = tempfile::tempdir().expect("a folder");
+    let archive = data.path().join("archive");
+    std::fs::create_dir(&archive).expect("made");
+    let address = free_address().await;
+    let _monitor = start_monitor(address, broker.config());
+    let (_listener, _bus, mut observations) = listen(&broker).await;
+
+    // Given a recording service that answers.
+    let recorder = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let ingest_url = format!("http://{}", recorder.local_addr().expect("bound"));
+    let service = tokio::spawn(answer_healthz(recorder));
+    let config = AgentConfig {
+        ingest_url,
+        package_interval_ms: 50,
+        package_patience_ms: 200,
+        ..config(address)
+    };
+    let _agent = start_agent(config, data.path(), broker.config());
+    until(&mut observations, "running", |seen| {
+        seen.paths.broker
+            && seen.package.state == PackageState::Running
+            && seen.storage.state == StorageState::Normal
+    })
+    .await;
+
+    // When it is gone, and the recordings' folder too.
+    service.abort();
+    let seen = until(&mut observations, "crashed", |seen| {
+        seen.package.state == PackageState::Crashed
+    })
+    .await;
+    assert!(seen.package.evidence.contains("refused"), "{seen:?}");
+    assert_eq!(seen.silent_ms, 0, "the agent outlives the recording service");
+    std::fs::rename(&archive, data.path().join("elsewhere")).expect("moved away");
+    let seen = until(&mut observations, "damaged", |seen| {
+        seen.storage.state == StorageState::Damaged
+    })
+    .await;
+    assert!(seen.storage.evidence.contains("archive"), "{seen:?}");
+    assert!(
+        seen.evidence
+            .iter()
+            .any(|line| line.seen.contains("recording volume")),
+        "{seen:?}"
+    );
+}
+
+async fn answer_healthz(listener: TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("accepted");
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n";
+        let _ = stream.write_all(answer).await;
+    }
+}
+
+fn beat(server: &str) -> Heartbeat {
+    Heartbeat {
+        server: ServerId::new(server).expect("an id"),
+        domain: DomainId::new("east").expect("an id"),
+        sequence: 1,
+        sent_at: Timestamp(0),
+        interval_ms: 500,
+        package: understudy_core::contract::heartbeat::Package::default(),
+        storage: understudy_core::contract::heartbeat::Storage::default(),
+    }
+}
+
+#[test]
+fn a_beat_at_rest_is_small() {
+    let body = serde_json::to_vec(&beat("recorder-1")).expect("JSON");
+    assert!(body.len() <= 200, "{} bytes", body.len());
+}
+
+#[tokio::test]
+async fn a_taken_port_is_a_clear_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let config = MonitorConfig {
+        listen: taken.local_addr().expect("bound"),
+    };
+    let error = monitor::run(config, BrokerConfig::default(), Process::for_test("monitor")).await;
+    let error = error.expect_err("the port is taken").to_string();
+    assert!(
+        error.contains("monitor.listen") && error.contains("taken"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_impossible_interval_is_a_clear_error() {
+    let config = AgentConfig {
+        interval_ms: 1,
+        ..AgentConfig::default()
+    };
+    let run = agent::run(
+        config,
+        ServerConfig::default(),
+        BrokerConfig::default(),
+        Process::for_test("agent"),
+    );
+    let error = run.await.expect_err("too often").to_string();
+    assert!(error.contains("agent.interval_ms = 1"), "{error}");
+}
