@@ -1,0 +1,388 @@
+//! The invariants of the design, checked after each step and once everything is at rest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use understudy_core::{
+    assignment::{Assignment, Epoch},
+    contract::{api::Phase, event::Event, heartbeat::ServerReport},
+    failover::{Failover, Holding},
+    fleet::{Record, RecordKey},
+    ids::{FailoverId, ServerId},
+    policy::Failback,
+    reconcile::Film,
+    settings::{Bundle, BundleHash},
+};
+
+use crate::{node::Recording, world::World};
+
+/// An invariant was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number in the design.
+    pub invariant: u8,
+    /// How.
+    pub how: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant {} is broken: {}", self.invariant, self.how)
+    }
+}
+
+fn broken(invariant: u8, how: String) -> Result<(), Violation> {
+    Err(Violation { invariant, how })
+}
+
+/// What the checks remember; none of the machines sees it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    keys: usize,
+    given: BTreeMap<Epoch, Assignment>,
+    reached: BTreeMap<ServerId, Epoch>,
+    /// Recordings with frames that no crash may take away.
+    made: BTreeMap<u64, Recording>,
+    /// Failovers whose recordings may go undelivered: by policy, or by a person's word.
+    dropped: BTreeSet<FailoverId>,
+    maybe_dropped: BTreeSet<FailoverId>,
+    /// The settings of before each failover.
+    before: BTreeMap<FailoverId, BundleHash>,
+    completed: BTreeSet<FailoverId>,
+    noticed: Option<Violation>,
+}
+
+impl Watch {
+    pub(crate) fn new(keys: usize) -> Self {
+        Self {
+            keys,
+            given: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            made: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            maybe_dropped: BTreeSet::new(),
+            before: BTreeMap::new(),
+            completed: BTreeSet::new(),
+            noticed: None,
+        }
+    }
+
+    pub(crate) fn failovers(&self) -> usize {
+        self.before.len()
+    }
+
+    /// Something was broken where it can't be said at once; the next check says it.
+    pub(crate) fn remember(&mut self, violation: Violation) {
+        self.noticed.get_or_insert(violation);
+    }
+
+    pub(crate) fn synced(&mut self, recording: &Recording) {
+        self.made.insert(recording.number, recording.clone());
+    }
+
+    pub(crate) fn maybe_drop(&mut self, failover: &FailoverId) {
+        self.maybe_dropped.insert(failover.clone());
+    }
+
+    /// Invariant 5, at the host: an epoch is given out once.
+    pub(crate) fn given(&mut self, assignment: &Assignment) -> Result<(), Violation> {
+        match self.given.get(&assignment.epoch) {
+            Some(before) if before != assignment => broken(
+                5,
+                format!(
+                    "epoch {} was given out twice: {before:?} and {assignment:?}",
+                    assignment.epoch
+                ),
+            ),
+            _ => {
+                self.given.insert(assignment.epoch, assignment.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// What a server says that it has reached, it must never fall behind again.
+    pub(crate) fn reported(&mut self, report: &ServerReport) {
+        if let Some(epoch) = report.epoch {
+            let reached = self.reached.entry(report.server.clone()).or_default();
+            *reached = (*reached).max(epoch);
+        }
+    }
+
+    pub(crate) fn note_failovers(&mut self, records: &BTreeMap<RecordKey, Record>) {
+        for failover in failovers(records) {
+            self.before
+                .entry(failover.id.clone())
+                .or_insert_with(|| settings(records, &failover.server));
+            let by_policy = failover.failback == Failback::Remove;
+            let by_a_person = self.maybe_dropped.contains(&failover.id);
+            if by_policy || by_a_person {
+                self.dropped.insert(failover.id.clone());
+            }
+        }
+    }
+
+    fn is_dropped(&self, recording: &Recording) -> bool {
+        let dropped = |failover: &FailoverId| self.dropped.contains(failover);
+        recording.damaged || recording.failover.as_ref().is_some_and(dropped)
+    }
+}
+
+fn failovers(records: &BTreeMap<RecordKey, Record>) -> impl Iterator<Item = &Failover> {
+    records.values().filter_map(|record| match record {
+        Record::Failover(failover) => Some(&**failover),
+        _ => None,
+    })
+}
+
+/// The settings of a recording server as the host's disk has them.
+fn settings(records: &BTreeMap<RecordKey, Record>, server: &ServerId) -> BundleHash {
+    let name = records.values().find_map(|record| match record {
+        Record::Server(known) if known.id == *server => Some(known.name.clone()),
+        _ => None,
+    });
+    let cameras = records.values().filter_map(|record| match record {
+        Record::Camera(camera) if camera.server == *server => Some(camera.clone()),
+        _ => None,
+    });
+    let bundle = Bundle {
+        identity: server.clone(),
+        name: name.unwrap_or_default(),
+        cameras: cameras.collect(),
+    };
+    bundle.hash()
+}
+
+impl World {
+    /// After each step.
+    pub(crate) fn check_step(&mut self) -> Result<(), Violation> {
+        if let Some(violation) = self.watch.noticed.take() {
+            return Err(violation);
+        }
+        self.check_licences()?;
+        self.check_epochs()?;
+        self.check_holders()?;
+        self.check_waiting()?;
+        self.check_recordings()
+    }
+
+    /// Invariant 2: each key has exactly one holder, and none is lost.
+    fn check_licences(&self) -> Result<(), Violation> {
+        let rows = &self.ledger.rows;
+        let distinct: BTreeSet<_> = rows.iter().map(|row| &row.payload.id).collect();
+        if rows.len() != distinct.len() || distinct.len() != self.watch.keys {
+            return broken(2, format!("{} keys in these rows: {rows:?}", self.watch.keys));
+        }
+        Ok(())
+    }
+
+    /// Invariant 5, at the servers: what was reached once stays reached, whatever dies.
+    fn check_epochs(&self) -> Result<(), Violation> {
+        for (id, reached) in &self.watch.reached {
+            let on_disk = self.nodes[id].disk.assignment.as_ref().map(|each| each.epoch);
+            if on_disk.is_none_or(|epoch| epoch < *reached) {
+                return broken(
+                    5,
+                    format!("{id} said that it had reached {reached}, and has {on_disk:?} on disk"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariants 1 and 7, at the host: a failover server has a part in one failover at most.
+    fn check_holders(&self) -> Result<(), Violation> {
+        let mut busy: BTreeMap<&ServerId, &FailoverId> = BTreeMap::new();
+        for failover in failovers(&self.host.records) {
+            let films = failover
+                .holders
+                .iter()
+                .filter(|holder| holder.holding == Holding::Films);
+            if films.count() > 1 {
+                return broken(1, format!("two servers bear one identity: {failover:?}"));
+            }
+            for holder in &failover.holders {
+                if holder.holding == Holding::Done {
+                    continue;
+                }
+                if let Some(other) = busy.insert(&holder.server, &failover.id) {
+                    let server = &holder.server;
+                    return broken(
+                        7,
+                        format!("{server} has a part in {other} and in {}", failover.id),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariant 6, while faults go on: whoever waits says what for.
+    fn check_waiting(&self) -> Result<(), Violation> {
+        for failover in failovers(&self.host.records) {
+            if failover.phase == Phase::Selecting && failover.waits_for.is_empty() {
+                return broken(6, format!("{} waits and does not say what for", failover.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariant 9: what was durable is still somewhere, unless it was dropped on purpose.
+    fn check_recordings(&self) -> Result<(), Violation> {
+        for recording in self.watch.made.values() {
+            let whole = |held: &Recording| held.synced >= recording.synced;
+            let found = self
+                .nodes
+                .values()
+                .filter_map(|node| node.disk.archive.get(&recording.number))
+                .any(whole);
+            if !found && !self.watch.is_dropped(recording) {
+                return broken(9, format!("durable frames are nowhere any more: {recording:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariants 1 and 7, at the failover server: it begins for nobody while it holds another's recordings.
+    pub(crate) fn check_film(&self, id: &ServerId, film: &Film) -> Result<(), Violation> {
+        let other = self.nodes[id].disk.archive.values().find(|recording| {
+            film.failover.is_some()
+                && recording.recorded_by == *id
+                && recording.failover.is_some()
+                && recording.failover != film.failover
+        });
+        match other {
+            Some(recording) => broken(7, format!("{id} begins {film:?} and still holds {recording:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Invariant 3: what is erased is on the receiver's disk, or was dropped on purpose.
+    pub(crate) fn check_erase(&self, id: &ServerId, failover: &FailoverId) -> Result<(), Violation> {
+        let node = &self.nodes[id];
+        if node.films_for() == Some(failover) {
+            return broken(3, format!("{id} erases {failover} while it films for it"));
+        }
+        for recording in node.disk.archive.values() {
+            if recording.failover.as_ref() != Some(failover) || self.watch.is_dropped(recording) {
+                continue;
+            }
+            let arrived = self.nodes.values().filter(|other| other.id != *id).any(|other| {
+                other
+                    .disk
+                    .archive
+                    .get(&recording.number)
+                    .is_some_and(|copy| copy.synced == recording.frames)
+            });
+            if !arrived {
+                return broken(3, format!("{id} erases what arrived nowhere: {recording:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Invariant 4: with the end of a failover its recording server has the settings of before.
+    pub(crate) fn check_event(&mut self, event: &Event) -> Result<(), Violation> {
+        let Event::FailoverCompleted { failover, server, .. } = event else {
+            return Ok(());
+        };
+        // An event may be sent again after a crash, when people have changed the settings once more.
+        if !self.watch.completed.insert(failover.clone()) {
+            return Ok(());
+        }
+        self.outcome.completed += 1;
+        let before = self.watch.before.get(failover);
+        let after = settings(&self.host.records, server);
+        if before != Some(&after) {
+            return broken(
+                4,
+                format!("{server} had {before:?} before {failover} and has {after} now"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Invariants 6 and 8: whether everything is where it would be without any fault.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.unrest().is_none()
+    }
+
+    /// What is not at rest yet.
+    fn unrest(&self) -> Option<String> {
+        let fleet = self.host.fleet.as_ref()?;
+        if let Some(failover) = fleet.failovers().find(|failover| !failover.is_settled()) {
+            return Some(format!("a failover is not over: {failover:?}"));
+        }
+        let at_work = |id: &&ServerId| {
+            let process = self.nodes[*id].process.as_ref();
+            process
+                .and_then(|process| process.film.as_ref())
+                .is_some_and(|film| film.identity == **id && film.failover.is_none())
+        };
+        if let Some(id) = self.scene.recorders.iter().find(|id| !at_work(id)) {
+            return Some(format!("{id} does not film"));
+        }
+        let stands_by = |id: &&ServerId| {
+            let process = self.nodes[*id].process.as_ref();
+            process.is_some_and(|process| process.film.is_none())
+        };
+        if let Some(id) = self.scene.stand_ins.iter().find(|id| !stands_by(id)) {
+            return Some(format!("{id} films for nobody"));
+        }
+        let late = self.nodes.values().find(|node| {
+            let assigned = fleet.assignment(&node.id).map(|each| each.epoch);
+            node.disk.assignment.as_ref().map(|each| each.epoch) != assigned
+        });
+        late.map(|node| format!("{} has not its newest assignment", node.id))
+    }
+
+    pub(crate) fn restless(&self) -> Violation {
+        Violation {
+            invariant: 6,
+            how: self.unrest().unwrap_or_default(),
+        }
+    }
+
+    /// Invariant 8, at rest: nothing is left over.
+    pub(crate) fn check_rest(&self) -> Result<(), Violation> {
+        for id in &self.scene.stand_ins {
+            if let Some(left) = self.nodes[id].disk.archive.values().next() {
+                return broken(8, format!("{id} stands by and still holds {left:?}"));
+            }
+        }
+        for row in &self.ledger.rows {
+            if row.holder != row.owner {
+                return broken(8, format!("all is over, and a key is not back: {row:?}"));
+            }
+        }
+        for id in &self.scene.recorders {
+            let wanted = settings(&self.host.records, id);
+            let reconciler = self.nodes[id].process.as_ref().map(|process| &process.reconciler);
+            let films = reconciler.and_then(|reconciler| reconciler.assignment());
+            let has = films.is_some_and(|assignment| match &assignment.role {
+                understudy_core::assignment::Role::Films(films) => films.settings == wanted,
+                _ => false,
+            });
+            if !has {
+                return broken(
+                    4,
+                    format!("{id} does not run the host's settings {wanted}: {films:?}"),
+                );
+            }
+        }
+        for recording in self.watch.made.values() {
+            if self.watch.is_dropped(recording) {
+                continue;
+            }
+            let home = self.nodes.values().any(|node| {
+                self.scene.recorders.contains(&node.id) && node.disk.archive.contains_key(&recording.number)
+            });
+            if !home {
+                return broken(9, format!("never handed back: {recording:?}"));
+            }
+        }
+        Ok(())
+    }
+}

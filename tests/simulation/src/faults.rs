@@ -1,0 +1,252 @@
+//! What goes wrong, what people do meanwhile, and how everything is mended in the end.
+
+use rand::{Rng, seq::SliceRandom};
+use understudy_core::{
+    contract::{
+        api::CameraEdit,
+        heartbeat::{Storage, StorageState},
+        rpc::OrchestratorRequest as Request,
+    },
+    fleet::{Input, Record, RecordKey},
+    ids::ServerId,
+};
+
+use crate::{
+    scene::{self, camera},
+    world::{Bug, World},
+};
+
+impl World {
+    /// At most one new fault; and what is down may come up again.
+    pub(crate) fn throw_fault(&mut self) {
+        self.bring_up_some();
+        if !self.chance(self.scene.faults) {
+            return;
+        }
+        let ids = self.node_ids();
+        let id = ids.choose(&mut self.rng).expect("there are servers").clone();
+        match self.rng.gen_range(0..12) {
+            0 | 1 => self.power_off(&id),
+            2 => self.crash_node(&id, "for no reason"),
+            3 => self.crash_host("for no reason"),
+            4 => self.ledger.crash(),
+            5 => self.cut_off(&id, true),
+            6 => self.damage_volume(&id),
+            7 | 8 => self.start_by_hand(),
+            9 => self.stop_by_hand(),
+            10 => self.stop_a_restoration(),
+            _ => self.edit(),
+        }
+    }
+
+    fn bring_up_some(&mut self) {
+        if self.host.fleet.is_none() && self.chance(0.3) {
+            self.start_host();
+        }
+        if !self.ledger.is_up() && self.chance(0.2) {
+            self.ledger.start();
+        }
+        for id in self.node_ids() {
+            let node = &self.nodes[&id];
+            let (down, cut_off, sick) = (
+                node.process.is_none(),
+                node.cut_off,
+                node.storage.state != StorageState::Normal,
+            );
+            if down && self.chance(0.06) {
+                self.start_node(&id);
+            }
+            if cut_off && self.chance(0.1) {
+                self.cut_off(&id, false);
+            }
+            if sick && self.chance(0.1) {
+                self.nodes.get_mut(&id).expect("it is there").storage = Storage::default();
+            }
+        }
+    }
+
+    /// Everything is mended at once.
+    pub(crate) fn heal(&mut self) {
+        if self.host.fleet.is_none() {
+            self.start_host();
+        }
+        if !self.ledger.is_up() {
+            self.ledger.start();
+        }
+        for id in self.node_ids() {
+            let node = self.nodes.get_mut(&id).expect("it is there");
+            node.cut_off = false;
+            node.storage = Storage::default();
+            if node.process.is_none() {
+                self.start_node(&id);
+            }
+        }
+    }
+
+    /// A failover that waits for a person gets one.
+    pub(crate) fn end_what_nobody_ends(&mut self, tick: u32) {
+        if tick % 25 != 24 {
+            return;
+        }
+        for server in self.scene.recorders.clone() {
+            let _refused = self.ask(Request::StopFailover {
+                server,
+                by: "operator".to_owned(),
+            });
+        }
+    }
+
+    pub(crate) fn crash_host(&mut self, when: &str) {
+        if self.host.fleet.is_some() {
+            self.tell(|| format!("the host dies {when}"));
+            self.outcome.crashes += 1;
+            self.host.crash();
+        }
+    }
+
+    fn start_host(&mut self) {
+        self.tell(|| "the host starts".to_owned());
+        let moment = self.moment();
+        self.host.start(moment);
+        if let Err(violation) = self.host_input(Input::Started) {
+            self.watch.remember(violation);
+        }
+    }
+
+    pub(crate) fn crash_node(&mut self, id: &ServerId, when: &str) {
+        self.tell(|| format!("the recording service of {id} dies {when}"));
+        self.outcome.crashes += 1;
+        self.nodes.get_mut(id).expect("it is there").crash();
+    }
+
+    fn power_off(&mut self, id: &ServerId) {
+        self.tell(|| format!("{id} loses its power"));
+        self.outcome.crashes += 1;
+        let node = self.nodes.get_mut(id).expect("it is there");
+        node.crash();
+        node.powered = false;
+    }
+
+    pub(crate) fn start_node(&mut self, id: &ServerId) {
+        let moment = self.moment();
+        let repairs = self.bug != Some(Bug::DropUnclosed);
+        self.tell(|| format!("{id} starts"));
+        self.nodes
+            .get_mut(id)
+            .expect("it is there")
+            .start(repairs, moment);
+        if let Err(violation) = self.run_effects(id) {
+            self.watch.remember(violation);
+        }
+    }
+
+    fn cut_off(&mut self, id: &ServerId, cut_off: bool) {
+        self.tell(|| format!("{id} {} the network", if cut_off { "leaves" } else { "joins" }));
+        self.nodes.get_mut(id).expect("it is there").cut_off = cut_off;
+    }
+
+    fn damage_volume(&mut self, id: &ServerId) {
+        self.tell(|| format!("the volume of {id} is degraded"));
+        self.nodes.get_mut(id).expect("it is there").storage = Storage {
+            state: StorageState::Degraded,
+            evidence: "a disk is gone".to_owned(),
+        };
+    }
+
+    fn start_by_hand(&mut self) {
+        let server = self.any_recorder();
+        let stand_in = self
+            .scene
+            .stand_ins
+            .choose(&mut self.rng)
+            .filter(|_| tick_is_odd(self.outcome.ticks))
+            .cloned();
+        self.person(Request::StartFailover {
+            server,
+            stand_in,
+            by: "anna".to_owned(),
+        });
+    }
+
+    fn stop_by_hand(&mut self) {
+        let server = self.any_recorder();
+        self.person(Request::StopFailover {
+            server,
+            by: "anna".to_owned(),
+        });
+    }
+
+    fn stop_a_restoration(&mut self) {
+        let running = self.host.fleet.as_ref().and_then(|fleet| {
+            fleet
+                .failovers()
+                .find(|failover| !failover.phase.is_final())
+                .map(|failover| failover.id.clone())
+        });
+        if let Some(failover) = running {
+            let request = Request::StopRestoration {
+                failover: failover.clone(),
+                by: "anna".to_owned(),
+            };
+            // Whether or not the host dies over it: from here on the recordings may be gone.
+            self.watch.maybe_drop(&failover);
+            self.person(request);
+        }
+    }
+
+    fn edit(&mut self) {
+        let server = self.any_recorder();
+        if self.bug == Some(Bug::EditDuringFailover) {
+            return self.edit_behind_the_back(&server);
+        }
+        let number = self.rng.gen_range(1..=5);
+        let id = camera(&server, number, 0).id;
+        let request = match self.rng.gen_range(0..5) {
+            0 => Request::AddCameras(vec![camera(&server, number, 1)]),
+            1 => Request::RemoveCamera(id),
+            2 => Request::SetPairing {
+                pairing: scene::pairing(&self.scene.stand_ins, &mut self.rng),
+                server,
+            },
+            _ => Request::EditCamera {
+                camera: id,
+                edit: CameraEdit {
+                    name: Some(format!("camera {}", self.outcome.ticks)),
+                    ..CameraEdit::default()
+                },
+            },
+        };
+        self.person(request);
+    }
+
+    /// What the host must not let happen: another name for a camera, whatever goes on.
+    fn edit_behind_the_back(&mut self, server: &ServerId) {
+        let mut camera = camera(server, 1, 0);
+        camera.name = format!("camera {}", self.outcome.ticks);
+        let key = RecordKey {
+            kind: "camera".to_owned(),
+            id: camera.id.to_string(),
+        };
+        self.host.records.insert(key, Record::Camera(camera));
+        self.crash_host("and wakes up with other settings");
+        self.start_host();
+    }
+
+    fn person(&mut self, request: Request) {
+        let words = format!("{request:?}");
+        let answer = self.ask(request);
+        self.tell(|| match answer {
+            Ok(_) => format!("a person asks: {words}"),
+            Err(problem) => format!("a person asks in vain: {words}: {}", problem.detail),
+        });
+    }
+
+    fn any_recorder(&mut self) -> ServerId {
+        let recorders = &self.scene.recorders;
+        recorders[self.rng.gen_range(0..recorders.len())].clone()
+    }
+}
+
+fn tick_is_odd(tick: u32) -> bool {
+    tick % 2 == 1
+}

@@ -1,0 +1,48 @@
+//! Runs seeded schedules of the whole fleet, and tells the story of one.
+
+use clap::Parser;
+
+/// Seeded faults on the pure machines of the fleet.
+#[derive(Parser)]
+struct Arguments {
+    /// Tell the story of this seed.
+    #[arg(long, env = "UNDERSTUDY_SEED")]
+    seed: Option<u64>,
+    /// Run this many schedules.
+    #[arg(long, default_value_t = 10_000)]
+    schedules: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+}
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        let (story, result) = understudy_simulation::tell(seed, None);
+        println!("{}\n{result:?}", story.join("\n"));
+        return result.map_or(std::process::ExitCode::FAILURE, |_| {
+            std::process::ExitCode::SUCCESS
+        });
+    }
+    let (mut failovers, mut completed, mut erased, mut crashes) = (0, 0, 0, 0);
+    for seed in arguments.first..arguments.first + arguments.schedules {
+        match understudy_simulation::run(seed, None) {
+            Ok(outcome) => {
+                failovers += outcome.failovers;
+                completed += outcome.completed;
+                erased += outcome.erased;
+                crashes += outcome.crashes;
+            }
+            Err(violation) => {
+                eprintln!("seed {seed}: {violation}");
+                return std::process::ExitCode::FAILURE;
+            }
+        }
+    }
+    println!(
+        "{} schedules: {failovers} failovers, {completed} completed, {erased} recordings erased, {crashes} crashes; no invariant was broken",
+        arguments.schedules
+    );
+    std::process::ExitCode::SUCCESS
+}

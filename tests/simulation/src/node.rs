@@ -1,0 +1,167 @@
+//! One server: its recording service around a reconciler, its agent, and its disk.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use understudy_core::{
+    assignment::Assignment,
+    contract::heartbeat::{Heartbeat, Package, PackageState, Storage},
+    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
+    reconcile::{Effect, Film, Reconciler},
+    settings::Bundle,
+    time::{Moment, Timestamp},
+};
+
+/// A file of the archive. Its number stands for its path and its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recording {
+    pub(crate) number: u64,
+    pub(crate) camera: CameraId,
+    pub(crate) recorded_by: ServerId,
+    pub(crate) failover: Option<FailoverId>,
+    pub(crate) frames: u32,
+    /// Frames that survive a crash.
+    pub(crate) synced: u32,
+    pub(crate) closed: bool,
+    pub(crate) damaged: bool,
+}
+
+/// What survives.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) assignment: Option<Assignment>,
+    pub(crate) bundles: Vec<Bundle>,
+    pub(crate) archive: BTreeMap<u64, Recording>,
+}
+
+/// What dies with the process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) reconciler: Reconciler,
+    pub(crate) todo: VecDeque<Effect>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) sequence: u64,
+    pub(crate) report_due: bool,
+    pub(crate) film: Option<Film>,
+    /// The file that each camera is written to.
+    pub(crate) open: BTreeMap<CameraId, u64>,
+    pub(crate) filming: BTreeSet<CameraId>,
+    /// An assignment that a careless shell has not made durable.
+    pub(crate) unsynced_assignment: Option<Assignment>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: ServerId,
+    pub(crate) domain: DomainId,
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Process>,
+    /// Whether the machine runs at all, and so its agent.
+    pub(crate) powered: bool,
+    pub(crate) cut_off: bool,
+    pub(crate) storage: Storage,
+    pub(crate) beats: u64,
+    pub(crate) starts: u64,
+}
+
+impl Node {
+    pub(crate) fn new(id: ServerId, domain: DomainId) -> Self {
+        Self {
+            id,
+            domain,
+            disk: Disk::default(),
+            process: None,
+            powered: false,
+            cut_off: false,
+            storage: Storage::default(),
+            beats: 0,
+            starts: 0,
+        }
+    }
+
+    /// The process dies: what was not synced is gone.
+    pub(crate) fn crash(&mut self) {
+        self.process = None;
+        for recording in self.disk.archive.values_mut() {
+            recording.frames = recording.synced;
+        }
+    }
+
+    /// The process starts: the archive is repaired, then the reconciler goes on from the disk.
+    pub(crate) fn start(&mut self, repairs: bool, now: Moment) {
+        self.powered = true;
+        self.starts += 1;
+        if !repairs {
+            self.disk.archive.retain(|_, recording| recording.closed);
+        }
+        self.disk.archive.retain(|_, recording| recording.frames > 0);
+        for recording in self.disk.archive.values_mut() {
+            recording.closed = true;
+        }
+        let held = self
+            .disk
+            .archive
+            .values()
+            .filter_map(|recording| recording.failover.clone())
+            .collect();
+        let (reconciler, effects) = Reconciler::start(
+            self.id.clone(),
+            self.disk.assignment.clone(),
+            self.disk.bundles.iter().cloned(),
+            held,
+            now,
+        );
+        self.process = Some(Process {
+            reconciler,
+            todo: effects.into(),
+            incarnation: Incarnation::new(format!("start-{}", self.starts)).expect("this is an id"),
+            sequence: 0,
+            report_due: true,
+            film: None,
+            open: BTreeMap::new(),
+            filming: BTreeSet::new(),
+            unsynced_assignment: None,
+        });
+    }
+
+    pub(crate) fn beat(&mut self, at: Timestamp) -> Heartbeat {
+        self.beats += 1;
+        let state = match self.process {
+            Some(_) => PackageState::Running,
+            None => PackageState::Crashed,
+        };
+        Heartbeat {
+            server: self.id.clone(),
+            domain: self.domain.clone(),
+            sequence: self.beats,
+            sent_at: at,
+            interval_ms: 200,
+            package: Package {
+                state,
+                evidence: String::new(),
+            },
+            storage: self.storage.clone(),
+        }
+    }
+
+    /// Makes everything durable that was written.
+    pub(crate) fn sync(&mut self) -> Vec<(u64, u32)> {
+        let mut synced = Vec::new();
+        for recording in self.disk.archive.values_mut() {
+            if recording.synced != recording.frames {
+                recording.synced = recording.frames;
+                synced.push((recording.number, recording.frames));
+            }
+        }
+        synced
+    }
+
+    /// The next effect that its reconciler wants.
+    pub(crate) fn next_effect(&mut self) -> Option<Effect> {
+        self.process.as_mut()?.todo.pop_front()
+    }
+
+    /// The failover that it films for.
+    pub(crate) fn films_for(&self) -> Option<&FailoverId> {
+        self.process.as_ref()?.film.as_ref()?.failover.as_ref()
+    }
+}

@@ -1,0 +1,135 @@
+//! Who takes part in a schedule, by its seed.
+
+use rand::{Rng, rngs::StdRng};
+use understudy_core::{
+    camera::{Camera, RecordingMode, Retention},
+    contract::rpc::OrchestratorRequest as Request,
+    ids::{CameraId, DomainId, ServerId},
+    policy::{Failback, Pairing, Policy, Range},
+    server::{Mode, Server},
+};
+
+/// Takes part: some recording servers, some failover servers, and how bad the weather is.
+#[derive(Clone, Debug)]
+pub(crate) struct Scene {
+    pub(crate) recorders: Vec<ServerId>,
+    pub(crate) stand_ins: Vec<ServerId>,
+    pub(crate) requests: Vec<Request>,
+    /// Probability that a packet is lost.
+    pub(crate) loss: f64,
+    /// Probability that a packet comes twice.
+    pub(crate) repeat: f64,
+    /// Longest delay of a packet, in milliseconds.
+    pub(crate) delay_ms: u64,
+    /// Probability that a process dies between two effects.
+    pub(crate) crash: f64,
+    /// Probability of a fault from outside, at each tick.
+    pub(crate) faults: f64,
+    /// Ticks until the faults stop.
+    pub(crate) faulty_ticks: u32,
+}
+
+pub(crate) fn server_id(text: &str) -> ServerId {
+    ServerId::new(text).expect("names of the scene are ids")
+}
+
+pub(crate) fn camera(server: &ServerId, number: u32, priority: i32) -> Camera {
+    let id = format!("{server}-cam-{number}");
+    Camera {
+        id: CameraId::new(id.clone()).expect("names of the scene are ids"),
+        name: id.clone(),
+        server: server.clone(),
+        url: format!("rtsp://camera.test/{id}"),
+        credentials: None,
+        recording: RecordingMode::Continuous,
+        retention: Retention::default(),
+        priority,
+        max_sessions: None,
+        enabled: true,
+    }
+}
+
+impl Scene {
+    pub(crate) fn set(rng: &mut StdRng) -> Self {
+        let recorders: Vec<ServerId> = (1..=rng.gen_range(1..=3))
+            .map(|n| server_id(&format!("recorder-{n}")))
+            .collect();
+        let stand_ins: Vec<ServerId> = (1..=rng.gen_range(1..=3))
+            .map(|n| server_id(&format!("failover-{n}")))
+            .collect();
+        let mut requests = Vec::new();
+        for id in &recorders {
+            requests.push(Request::AddServer(server(id, Mode::Recording, 10, rng)));
+        }
+        for id in &stand_ins {
+            let room = rng.gen_range(1..=4);
+            requests.push(Request::AddServer(server(id, Mode::Failover, room, rng)));
+        }
+        for id in &recorders {
+            let cameras = (1..=rng.gen_range(1..=3))
+                .map(|number| camera(id, number, rng.gen_range(0..3)))
+                .collect();
+            requests.push(Request::AddCameras(cameras));
+            requests.push(Request::SetPairing {
+                server: id.clone(),
+                pairing: pairing(&stand_ins, rng),
+            });
+            requests.push(Request::SetPolicy {
+                server: id.clone(),
+                policy: policy(rng),
+            });
+        }
+        Self {
+            recorders,
+            stand_ins,
+            requests,
+            loss: [0.0, 0.05, 0.2][rng.gen_range(0..3)],
+            repeat: [0.0, 0.1][rng.gen_range(0..2)],
+            delay_ms: [50, 400, 1500][rng.gen_range(0..3)],
+            crash: [0.0, 0.002, 0.01][rng.gen_range(0..3)],
+            faults: [0.04, 0.1, 0.2][rng.gen_range(0..3)],
+            faulty_ticks: rng.gen_range(60..160),
+        }
+    }
+}
+
+fn server(id: &ServerId, mode: Mode, max_cameras: u32, rng: &mut StdRng) -> Server {
+    Server {
+        id: id.clone(),
+        name: id.to_string(),
+        domain: DomainId::new(["east", "west"][rng.gen_range(0..2)]).expect("these are ids"),
+        mode,
+        max_cameras,
+        sync_address: format!("http://{id}.test"),
+        enabled: true,
+    }
+}
+
+pub(crate) fn pairing(stand_ins: &[ServerId], rng: &mut StdRng) -> Pairing {
+    if rng.gen_bool(0.5) {
+        return Pairing::All;
+    }
+    let chosen = stand_ins.iter().filter(|_| rng.gen_bool(0.7));
+    Pairing::Servers(chosen.cloned().collect())
+}
+
+fn policy(rng: &mut StdRng) -> Policy {
+    Policy {
+        automatic: rng.gen_bool(0.8),
+        on_disconnection: true,
+        disconnection_ms: [1000, 2000][rng.gen_range(0..2)],
+        on_storage: rng.gen_bool(0.5),
+        on_package: rng.gen_bool(0.5),
+        stop_automatically: rng.gen_bool(0.7),
+        range: if rng.gen_bool(0.9) {
+            Range::Full
+        } else {
+            Range::LiveOnly
+        },
+        failback: if rng.gen_bool(0.8) {
+            Failback::Keep
+        } else {
+            Failback::Remove
+        },
+    }
+}

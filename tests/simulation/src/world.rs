@@ -1,0 +1,649 @@
+//! The world: who there is, what time it is, and how a tick goes by.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use understudy_core::{
+    contract::{
+        heartbeat::CameraStatus,
+        rpc::{Answer, OrchestratorReply, OrchestratorRequest},
+    },
+    fleet::{Effect, Input},
+    ids::{FailoverId, ServerId},
+    license::Change,
+    policy::Range,
+    presence::{Path, Seen},
+    reconcile,
+    time::{Moment, Monotonic, Timestamp},
+};
+
+use crate::{
+    checks::{Violation, Watch},
+    host::{Host, Outgoing},
+    ledger::LedgerProcess,
+    network::{Network, Packet, Weather},
+    node::{Node, Recording},
+    scene::Scene,
+};
+
+/// How much time one tick takes.
+pub(crate) const TICK: Duration = Duration::from_millis(200);
+/// Ticks before the first fault, in which everything gets going.
+const QUIET_TICKS: u32 = 12;
+/// Ticks within which everything must have come to rest when the faults have stopped.
+const REST_TICKS: u32 = 600;
+/// Frames after which a file is closed and the next is begun.
+const FRAMES_PER_FILE: u32 = 12;
+
+/// A mistake that a shell around the machines could make: each must be caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The host does not store its failovers.
+    ForgetFailovers,
+    /// The host does not store the epochs that it gives out.
+    ForgetEpoch,
+    /// The host sends before it has stored.
+    SendBeforeCommit,
+    /// The host lets settings be changed during a failover.
+    EditDuringFailover,
+    /// The ledger writes a key's new holder beside the old one.
+    LicenceCopied,
+    /// A server acts on an assignment that is not durable.
+    UnsyncedAssignment,
+    /// A server says that it has fetched what it has not.
+    ErasedUnverified,
+    /// A server never says that it has fetched everything.
+    NeverComplete,
+    /// A server throws files away that were not closed before it died.
+    DropUnclosed,
+}
+
+/// What a schedule came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Failovers that began.
+    pub failovers: usize,
+    /// Failovers that handed recordings back.
+    pub completed: usize,
+    /// Recordings that were erased after they had been handed back or dropped.
+    pub erased: usize,
+    /// Processes that died.
+    pub crashes: usize,
+    /// Ticks that went by.
+    pub ticks: u32,
+}
+
+/// The world of one schedule.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) rng: StdRng,
+    pub(crate) scene: Scene,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) now: Duration,
+    pub(crate) faulty: bool,
+    pub(crate) host: Host,
+    pub(crate) ledger: LedgerProcess,
+    pub(crate) nodes: BTreeMap<ServerId, Node>,
+    pub(crate) network: Network,
+    pub(crate) watch: Watch,
+    pub(crate) outcome: Outcome,
+    story: Option<Vec<String>>,
+    next_failover: u64,
+    next_recording: u64,
+}
+
+impl World {
+    /// Sets the scene of `seed`.
+    #[must_use]
+    pub fn new(seed: u64, bug: Option<Bug>, tells: bool) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let scene = Scene::set(&mut rng);
+        Self {
+            ledger: LedgerProcess::with_keys(&scene.recorders),
+            watch: Watch::new(scene.recorders.len()),
+            rng,
+            scene,
+            bug,
+            now: Duration::ZERO,
+            faulty: false,
+            host: Host::default(),
+            nodes: BTreeMap::new(),
+            network: Network::default(),
+            outcome: Outcome::default(),
+            story: tells.then(Vec::new),
+            next_failover: 0,
+            next_recording: 0,
+        }
+    }
+
+    /// Plays the schedule to its end.
+    #[must_use]
+    pub fn run(mut self) -> (Vec<String>, Result<Outcome, Violation>) {
+        let result = self.play();
+        if let Err(violation) = &result {
+            self.tell(|| violation.to_string());
+        }
+        self.outcome.failovers = self.watch.failovers();
+        let outcome = self.outcome;
+        (self.story.unwrap_or_default(), result.map(|()| outcome))
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        self.open();
+        for _ in 0..QUIET_TICKS {
+            self.tick()?;
+        }
+        self.faulty = true;
+        for _ in 0..self.scene.faulty_ticks {
+            self.throw_fault();
+            self.tick()?;
+        }
+        self.tell(|| "all faults stop".to_owned());
+        self.faulty = false;
+        self.heal();
+        for tick in 0..REST_TICKS {
+            self.end_what_nobody_ends(tick);
+            self.tick()?;
+            if self.is_at_rest() {
+                return self.check_rest();
+            }
+        }
+        Err(self.restless())
+    }
+
+    fn open(&mut self) {
+        let moment = self.moment();
+        self.host.start(moment);
+        for request in self.scene.requests.clone() {
+            if let OrchestratorRequest::AddServer(server) = &request {
+                let node = Node::new(server.id.clone(), server.domain.clone());
+                self.nodes.insert(server.id.clone(), node);
+            }
+            self.tell(|| format!("setting the scene: {request:?}"));
+            self.ask(request).expect("the scene is valid");
+        }
+        for id in self.node_ids() {
+            self.start_node(&id);
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), Violation> {
+        self.now += TICK;
+        self.outcome.ticks += 1;
+        for packet in self.network.arrivals(self.now) {
+            self.arrive(packet)?;
+        }
+        self.host_turn()?;
+        let mut ids = self.node_ids();
+        ids.shuffle(&mut self.rng);
+        for id in &ids {
+            self.node_turn(id)?;
+        }
+        self.check_step()
+    }
+
+    fn arrive(&mut self, packet: Packet) -> Result<(), Violation> {
+        let moment = self.moment();
+        match packet {
+            Packet::Beat(beat) => {
+                if self.host.fleet.is_some() {
+                    let seen = self.host.presence.beat(Path::Broker, beat, moment);
+                    self.observe(seen)?;
+                }
+            }
+            Packet::Assignment(assignment) => {
+                let server = assignment.server.clone();
+                self.node_input(&server, reconcile::Input::Heard(assignment))?;
+            }
+            Packet::Bundle(server, bundle) => {
+                // On disk before the reconciler hears of it.
+                if let Some(node) = self.nodes.get_mut(&server).filter(|node| node.process.is_some()) {
+                    if !node.disk.bundles.contains(&bundle) {
+                        node.disk.bundles.push(bundle.clone());
+                    }
+                    self.node_input(&server, reconcile::Input::BundleStored(bundle))?;
+                }
+            }
+            Packet::Report(report) => self.host_input(Input::Reported(report))?,
+            Packet::Restoration(report) => self.host_input(Input::Restoration(report))?,
+            Packet::AskBundle(server, hash) => {
+                let bundle = self.host.fleet.as_ref().and_then(|fleet| fleet.bundle(&hash));
+                if let Some(bundle) = bundle {
+                    self.send(&server.clone(), Packet::Bundle(server, bundle));
+                }
+            }
+            Packet::License(request) => self.ledger_turn(&request),
+            Packet::LicenseAnswer {
+                failover,
+                given_back,
+                devices,
+            } => self.host_input(Input::LicensesMoved {
+                failover,
+                given_back,
+                devices,
+            })?,
+        }
+        Ok(())
+    }
+
+    fn ledger_turn(&mut self, request: &understudy_core::contract::rpc::LicenseRequest) {
+        let Some((failover, given_back, devices, changes)) = self.ledger.decide(request) else {
+            return;
+        };
+        let changed = changes.iter().any(|change| matches!(change, Change::SaveKey(_)));
+        if self.dies(1.0) {
+            self.tell(|| "the licence service dies before it has stored".to_owned());
+            return self.ledger.crash();
+        }
+        self.ledger.commit(changes, self.bug);
+        if changed {
+            self.tell(|| format!("the ledger has done {request:?}"));
+        }
+        if self.dies(1.0) {
+            self.tell(|| "the licence service dies before it has answered".to_owned());
+            return self.ledger.crash();
+        }
+        let answer = Packet::LicenseAnswer {
+            failover,
+            given_back,
+            devices,
+        };
+        self.send_within_host(answer);
+    }
+
+    fn host_turn(&mut self) -> Result<(), Violation> {
+        if self.host.fleet.is_none() {
+            return Ok(());
+        }
+        let moment = self.moment();
+        let seen = self.host.presence.tick(moment);
+        self.observe(seen)?;
+        let fresh = self.fresh();
+        self.host_input(Input::Tick { fresh })
+    }
+
+    fn observe(&mut self, seen: Vec<Seen>) -> Result<(), Violation> {
+        for seen in seen {
+            let fresh = self.fresh();
+            self.host_input(Input::Observed {
+                observation: seen.observation,
+                fresh,
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn host_input(&mut self, input: Input) -> Result<(), Violation> {
+        let moment = self.moment();
+        let Some(fleet) = self.host.fleet.as_mut() else {
+            return Ok(());
+        };
+        let effects = fleet.step(input, moment);
+        self.host_effects(effects)
+    }
+
+    /// Asks the orchestrator; what it refuses changes nothing.
+    pub(crate) fn ask(&mut self, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
+        let moment = self.moment();
+        let fresh = self.fresh();
+        let Some(fleet) = self.host.fleet.as_mut() else {
+            return Err(understudy_core::contract::api::Problem::unavailable(
+                "the host is down",
+            ));
+        };
+        let (answer, effects) = fleet.answer(request, fresh, moment);
+        if let Err(violation) = self.host_effects(effects) {
+            self.watch.remember(violation);
+        }
+        answer
+    }
+
+    /// Stores, then sends; and may die anywhere on the way.
+    fn host_effects(&mut self, effects: Vec<Effect>) -> Result<(), Violation> {
+        if self.bug == Some(Bug::SendBeforeCommit) {
+            for effect in &effects {
+                if let Effect::Assign(assignment) = effect {
+                    self.host_sends(Outgoing::Assign(assignment.clone()))?;
+                }
+            }
+        }
+        if !effects.is_empty() && self.dies(1.0) {
+            self.crash_host("before it has stored");
+            return Ok(());
+        }
+        for request in self.host.commit(effects, self.bug) {
+            self.send_within_host(Packet::License(request));
+        }
+        self.watch.note_failovers(&self.host.records);
+        while let Some(outgoing) = self.host.outbox.front().cloned() {
+            if self.dies(1.0) {
+                self.crash_host("before it has sent");
+                return Ok(());
+            }
+            self.host_sends(outgoing)?;
+            if self.dies(1.0) {
+                self.crash_host("before it has noted that it has sent");
+                return Ok(());
+            }
+            self.host.outbox.pop_front();
+        }
+        Ok(())
+    }
+
+    fn host_sends(&mut self, outgoing: Outgoing) -> Result<(), Violation> {
+        match outgoing {
+            Outgoing::Assign(assignment) => {
+                self.tell(|| {
+                    format!(
+                        "host → {}: {} {:?}",
+                        assignment.server, assignment.epoch, assignment
+                    )
+                });
+                self.watch.given(&assignment)?;
+                let server = assignment.server.clone();
+                self.send(&server, Packet::Assignment(assignment));
+            }
+            Outgoing::Stage(server, bundle) => self.send(&server.clone(), Packet::Bundle(server, bundle)),
+            Outgoing::Emit(fact) => {
+                self.tell(|| format!("event {} {:?}", fact.event.name(), fact.event));
+                self.check_event(&fact.event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn node_turn(&mut self, id: &ServerId) -> Result<(), Violation> {
+        let moment = self.moment();
+        let node = self.nodes.get_mut(id).expect("its id is one of them");
+        if node.powered {
+            let beat = node.beat(moment.wall);
+            self.send(id, Packet::Beat(beat));
+        }
+        self.node_input(id, reconcile::Input::Tick)?;
+        self.camera_turn(id)?;
+        self.film(id);
+        self.pull(id);
+        self.report(id);
+        Ok(())
+    }
+
+    pub(crate) fn node_input(&mut self, id: &ServerId, input: reconcile::Input) -> Result<(), Violation> {
+        let moment = self.moment();
+        let Some(process) = self.nodes.get_mut(id).and_then(|node| node.process.as_mut()) else {
+            return Ok(());
+        };
+        let effects = process.reconciler.step(input, moment);
+        process.todo.extend(effects);
+        self.run_effects(id)
+    }
+
+    pub(crate) fn run_effects(&mut self, id: &ServerId) -> Result<(), Violation> {
+        while let Some(effect) = self.nodes.get_mut(id).and_then(Node::next_effect) {
+            if self.dies(1.0) {
+                self.crash_node(id, "between two effects");
+                return Ok(());
+            }
+            self.carry_out(id, effect)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, id: &ServerId, effect: reconcile::Effect) -> Result<(), Violation> {
+        use reconcile::Effect;
+        if !matches!(effect, Effect::Report | Effect::FetchBundle(_)) {
+            self.tell(|| format!("{id} does {effect:?}"));
+        }
+        match effect {
+            Effect::Persist(assignment) => {
+                let bug = self.bug;
+                let node = self.nodes.get_mut(id).expect("it is there");
+                match node.process.as_mut() {
+                    Some(process) if bug == Some(Bug::UnsyncedAssignment) => {
+                        process.unsynced_assignment = Some(assignment);
+                    }
+                    _ => node.disk.assignment = Some(assignment),
+                }
+                Ok(())
+            }
+            Effect::FetchBundle(hash) => {
+                self.send(id, Packet::AskBundle(id.clone(), hash));
+                Ok(())
+            }
+            Effect::Film(film) => {
+                self.check_film(id, &film)?;
+                self.begin_filming(id, film);
+                Ok(())
+            }
+            Effect::StopFilming => {
+                self.stop_filming(id);
+                Ok(())
+            }
+            Effect::CloseSegments(failover) => {
+                self.sync(id);
+                self.close(id, |recording| recording.failover.as_ref() == Some(&failover));
+                self.node_input(id, reconcile::Input::Closed(failover))
+            }
+            Effect::Erase(failover) => {
+                self.check_erase(id, &failover)?;
+                let node = self.nodes.get_mut(id).expect("it is there");
+                let before = node.disk.archive.len();
+                node.disk
+                    .archive
+                    .retain(|_, recording| recording.failover.as_ref() != Some(&failover));
+                self.outcome.erased += before - node.disk.archive.len();
+                self.node_input(id, reconcile::Input::Erased(failover))
+            }
+            Effect::Conflict(epoch) => {
+                self.tell(|| format!("{id} was told two things by epoch {epoch}"));
+                Ok(())
+            }
+            Effect::Report => {
+                if let Some(process) = self.process(id) {
+                    process.report_due = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin_filming(&mut self, id: &ServerId, film: reconcile::Film) {
+        let Some(process) = self.process(id) else { return };
+        let wanted: Vec<_> = film.cameras.iter().map(|camera| camera.id.clone()).collect();
+        process.filming.retain(|camera| wanted.contains(camera));
+        let gone: Vec<u64> = process
+            .open
+            .iter()
+            .filter(|(camera, _)| !wanted.contains(camera))
+            .map(|(_, number)| *number)
+            .collect();
+        process.open.retain(|camera, _| wanted.contains(camera));
+        process.film = Some(film);
+        self.close(id, |recording| gone.contains(&recording.number));
+    }
+
+    fn stop_filming(&mut self, id: &ServerId) {
+        self.sync(id);
+        let Some(process) = self.process(id) else { return };
+        process.film = None;
+        process.filming.clear();
+        process.open.clear();
+        self.close(id, |recording| recording.failover.is_none());
+    }
+
+    /// Cameras come, and with faults they go.
+    fn camera_turn(&mut self, id: &ServerId) -> Result<(), Violation> {
+        let faulty = self.faulty;
+        let Some(process) = self.process(id) else {
+            return Ok(());
+        };
+        let Some(film) = process.film.clone() else {
+            return Ok(());
+        };
+        for camera in film.cameras {
+            let films = self
+                .process(id)
+                .is_some_and(|process| process.filming.contains(&camera.id));
+            let status = if films && faulty && self.chance(0.01) {
+                CameraStatus::Lost {
+                    fault: understudy_core::contract::heartbeat::CameraFault::Unreachable,
+                    detail: "no answer".to_owned(),
+                }
+            } else if !films && self.chance(0.6) {
+                match film.range {
+                    Range::Full => CameraStatus::Recording,
+                    Range::LiveOnly => CameraStatus::LiveOnly,
+                }
+            } else {
+                continue;
+            };
+            let Some(process) = self.process(id) else {
+                return Ok(());
+            };
+            if status.films() {
+                process.filming.insert(camera.id.clone());
+            } else {
+                process.filming.remove(&camera.id);
+            }
+            self.node_input(id, reconcile::Input::Camera(camera.id, status))?;
+        }
+        Ok(())
+    }
+
+    /// A frame of each camera that is filmed.
+    fn film(&mut self, id: &ServerId) {
+        let Some(film) = self.process(id).and_then(|process| process.film.clone()) else {
+            return;
+        };
+        if film.range == Range::LiveOnly {
+            return;
+        }
+        let filming = self
+            .process(id)
+            .map(|process| process.filming.clone())
+            .unwrap_or_default();
+        for camera in filming {
+            self.next_recording += 1;
+            let fresh = self.next_recording;
+            let damaged = film.failover.is_some() && self.faulty && self.chance(0.01);
+            let node = self.nodes.get_mut(id).expect("it is there");
+            let Some(process) = node.process.as_mut() else {
+                return;
+            };
+            let number = *process.open.entry(camera.clone()).or_insert(fresh);
+            let recording = node.disk.archive.entry(number).or_insert_with(|| Recording {
+                number,
+                camera: camera.clone(),
+                recorded_by: id.clone(),
+                failover: film.failover.clone(),
+                frames: 0,
+                synced: 0,
+                closed: false,
+                damaged,
+            });
+            recording.frames += 1;
+            if recording.frames >= FRAMES_PER_FILE {
+                recording.synced = recording.frames;
+                recording.closed = true;
+                process.open.remove(&camera);
+                let done = recording.clone();
+                self.watch.synced(&done);
+            }
+        }
+        if self.chance(0.3) {
+            self.sync(id);
+        }
+    }
+
+    fn sync(&mut self, id: &ServerId) {
+        let node = self.nodes.get_mut(id).expect("it is there");
+        for (number, _) in node.sync() {
+            self.watch.synced(&node.disk.archive[&number]);
+        }
+    }
+
+    fn close(&mut self, id: &ServerId, which: impl Fn(&Recording) -> bool) {
+        self.sync(id);
+        let node = self.nodes.get_mut(id).expect("it is there");
+        for recording in node
+            .disk
+            .archive
+            .values_mut()
+            .filter(|recording| which(recording))
+        {
+            recording.closed = true;
+        }
+    }
+
+    fn report(&mut self, id: &ServerId) {
+        let domain = self.nodes[id].domain.clone();
+        let Some(process) = self.process(id) else { return };
+        if !std::mem::take(&mut process.report_due) {
+            return;
+        }
+        process.sequence += 1;
+        let (incarnation, sequence) = (process.incarnation.clone(), process.sequence);
+        let report = process.reconciler.report(domain, incarnation, sequence, None);
+        self.watch.reported(&report);
+        self.send(id, Packet::Report(report));
+    }
+
+    pub(crate) fn process(&mut self, id: &ServerId) -> Option<&mut crate::node::Process> {
+        self.nodes.get_mut(id)?.process.as_mut()
+    }
+
+    pub(crate) fn node_ids(&self) -> Vec<ServerId> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// Sends something between the host and a server.
+    pub(crate) fn send(&mut self, server: &ServerId, packet: Packet) {
+        if self.nodes.get(server).is_some_and(|node| node.cut_off) {
+            return;
+        }
+        self.send_within_host(packet);
+    }
+
+    pub(crate) fn send_within_host(&mut self, packet: Packet) {
+        let weather = match self.faulty {
+            true => Weather {
+                loss: self.scene.loss,
+                repeat: self.scene.repeat,
+                delay_ms: self.scene.delay_ms,
+            },
+            false => Weather {
+                loss: 0.0,
+                repeat: 0.0,
+                delay_ms: 100,
+            },
+        };
+        self.network.send(packet, weather, self.now, &mut self.rng);
+    }
+
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+        self.rng.gen_bool(probability)
+    }
+
+    /// Whether a process dies just here; `weight` makes it rarer.
+    pub(crate) fn dies(&mut self, weight: f64) -> bool {
+        self.faulty && self.scene.crash > 0.0 && self.rng.gen_bool(self.scene.crash * weight)
+    }
+
+    pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:8.1} s  {}", self.now.as_secs_f64(), what()));
+        }
+    }
+
+    fn fresh(&mut self) -> FailoverId {
+        self.next_failover += 1;
+        FailoverId::new(format!("f{}", self.next_failover)).expect("this is an id")
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        let millis = i64::try_from(self.now.as_millis()).expect("no schedule takes that long");
+        Moment {
+            monotonic: Monotonic(self.now),
+            wall: Timestamp(1_700_000_000_000 + millis),
+        }
+    }
+}

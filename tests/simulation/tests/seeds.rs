@@ -1,0 +1,52 @@
+//! Thousands of schedules, and the ones that failed once.
+
+use std::thread;
+
+use understudy_simulation::{run, tell};
+
+/// How many schedules are run.
+const SCHEDULES: u64 = 100;
+
+/// Seeds that failed once: they must never fail again.
+fn pinned_seeds() -> Vec<u64> {
+    vec![]
+}
+
+fn check(seed: u64) -> usize {
+    match run(seed, None) {
+        Ok(outcome) => outcome.completed,
+        Err(violation) => {
+            let (story, _) = tell(seed, None);
+            panic!(
+                "seed {seed}: {violation}\n{}\nagain with: UNDERSTUDY_SEED={seed} cargo test -p understudy-simulation --test seeds",
+                story.join("\n")
+            );
+        }
+    }
+}
+
+#[test]
+fn invariants_hold_on_pinned_seeds() {
+    for seed in pinned_seeds() {
+        check(seed);
+    }
+}
+
+#[test]
+fn invariants_hold_on_every_schedule() {
+    if let Ok(seed) = std::env::var("UNDERSTUDY_SEED") {
+        check(seed.parse().expect("UNDERSTUDY_SEED is a number"));
+        return;
+    }
+    let completed: usize = thread::scope(|scope| {
+        let halves: Vec<_> = (0..2)
+            .map(|half| scope.spawn(move || (half..SCHEDULES).step_by(2).map(check).sum::<usize>()))
+            .collect();
+        halves
+            .into_iter()
+            .map(|half| half.join().expect("a schedule failed"))
+            .sum()
+    });
+    // The schedules have to reach what they are there to check.
+    assert!(completed > 1000, "only {completed} failovers were completed");
+}
