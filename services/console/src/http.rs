@@ -1,0 +1,179 @@
+//! From a connection to an operation and back: the one place that knows warp.
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures::Stream;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use understudy_core::contract::api::Problem;
+use warp::{
+    Filter,
+    filters::path::FullPath,
+    http::{HeaderMap, Method, uri::Authority},
+    reply::Response,
+};
+
+use crate::{
+    answer,
+    backend::Backend,
+    body,
+    feed::Feed,
+    guard::Guard,
+    nouns,
+    routes::{Found, Router},
+};
+
+/// Everything that an operation may use.
+pub(crate) struct Api {
+    pub(crate) backend: Backend,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) guard: Guard,
+    pub(crate) limit: body::Limit,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) router: Router,
+}
+
+/// A request that was found in the table.
+pub(crate) struct Call {
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Answers what comes in on `listener` until the shutdown; requests under way are finished.
+pub(crate) async fn serve(api: Arc<Api>, listener: TcpListener) {
+    let shutdown = api.shutdown.clone();
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    // No filter below can reject: whatever comes in is answered in `respond`, problems included.
+    let everything = warp::any()
+        .map(move || api.clone())
+        .and(warp::method())
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::host::optional())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(
+            |api: Arc<Api>, method, path, query, authority, headers, stream| async move {
+                let head = Head {
+                    method,
+                    path,
+                    query,
+                    authority,
+                    headers,
+                };
+                respond(&api, head, stream).await
+            },
+        );
+    warp::serve(everything)
+        .incoming(listener)
+        .graceful(shutdown.cancelled_owned())
+        .run()
+        .await;
+}
+
+struct Head {
+    method: Method,
+    path: FullPath,
+    query: String,
+    authority: Option<Authority>,
+    headers: HeaderMap,
+}
+
+async fn respond<B: Buf>(
+    api: &Arc<Api>,
+    head: Head,
+    stream: impl Stream<Item = Result<B, warp::Error>>,
+) -> Response {
+    if let Err(problem) = api.guard.check(&head.headers, head.authority.as_ref()) {
+        return answer::problem(&problem);
+    }
+    let path = head.path.as_str();
+    let (operation, parameters) = match api.router.find(&head.method, path) {
+        Found::Operation(operation, parameters) => (operation, parameters),
+        Found::Methods(possible) => return answer::wrong_method(&head.method, path, &possible),
+        Found::Nothing => return answer::problem(&Problem::not_found("address", path)),
+    };
+    let outcome = match body::read(&head.headers, stream, api.limit).await {
+        Ok(body) => {
+            let call = Call {
+                parameters,
+                query: head.query,
+                headers: head.headers,
+                body,
+            };
+            nouns::carry_out(api, operation, &call).await
+        }
+        Err(problem) => Err(problem),
+    };
+    outcome.unwrap_or_else(|problem| answer::problem(&problem))
+}
+
+impl Call {
+    /// The id in the path. What can't be an id names nothing.
+    pub(crate) fn id<T: std::str::FromStr>(&self, noun: &str) -> Result<T, Problem> {
+        let text = self
+            .parameters
+            .iter()
+            .find(|(key, _)| key == noun)
+            .map_or("", |(_, value)| value.as_str());
+        text.parse().map_err(|_| Problem::not_found(noun, text))
+    }
+
+    /// A header's value, if it is there and readable.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body, which has to be JSON and to say so: a form on a foreign page can't.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let kind = self
+            .header("content-type")
+            .unwrap_or("")
+            .split(';')
+            .next()
+            .unwrap_or("")
+            .trim()
+            .to_ascii_lowercase();
+        if kind != "application/json" && kind != "application/merge-patch+json" {
+            return Err(Problem::new(
+                415,
+                "not-json",
+                "Unsupported media type",
+                "send JSON, with Content-Type: application/json",
+            ));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| Problem::invalid(error.to_string()))
+    }
+
+    /// The body, or what stands for none.
+    pub(crate) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.is_empty() {
+            Ok(T::default())
+        } else {
+            self.json()
+        }
+    }
+
+    /// The parameters after the question mark; those that `known` does not name are refused.
+    pub(crate) fn query(&self, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(self.query.as_bytes())
+            .into_owned()
+            .collect();
+        match pairs.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+            Some((key, _)) if known.is_empty() => Err(Problem::invalid(format!(
+                "{key:?} means nothing here: there are no parameters"
+            ))),
+            Some((key, _)) => {
+                let known = known.join(", ");
+                Err(Problem::invalid(format!(
+                    "{key:?} means nothing here: there are {known}"
+                )))
+            }
+            None => Ok(pairs),
+        }
+    }
+}

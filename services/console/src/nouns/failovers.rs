@@ -1,0 +1,105 @@
+//! `failovers`: starting, watching and ending them.
+
+use serde::Deserialize;
+use understudy_core::{
+    contract::{
+        api::Problem,
+        rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
+    },
+    ids::ServerId,
+};
+
+use super::{Asked, by};
+use crate::{
+    answer::{self, Outcome},
+    backend::{Backend, unexpected},
+    http::Call,
+};
+
+/// The body of `POST servers/{id}/failover`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Start {
+    /// Which failover server; the closest match without it.
+    stand_in: Option<ServerId>,
+    by: Option<String>,
+}
+
+pub(super) async fn list(backend: &Backend, call: &Call) -> Outcome {
+    let query = call.query(&["server", "active"])?;
+    let value = |name: &str| {
+        query
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
+    let active = match value("active") {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => {
+            return Err(Problem::invalid(format!(
+                "active={other:?}: true or false is possible"
+            )));
+        }
+    };
+    match backend.orchestrator(Request::ListFailovers).await? {
+        Reply::Failovers(mut failovers) => {
+            failovers.retain(|view| {
+                value("server").is_none_or(|server| view.server.as_str() == server)
+                    && active.is_none_or(|active| view.phase.is_final() != active)
+            });
+            answer::json(&failovers)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(super) async fn get(backend: &Backend, call: &Call) -> Outcome {
+    one(backend, Request::GetFailover(call.id("failover")?)).await
+}
+
+pub(super) async fn start(backend: &Backend, call: &Call) -> Outcome {
+    let body: Start = call.json_or_default()?;
+    let server = call.id("server")?;
+    one(
+        backend,
+        Request::StartFailover {
+            server,
+            stand_in: body.stand_in,
+            by: by(body.by)?,
+        },
+    )
+    .await
+}
+
+pub(super) async fn stop(backend: &Backend, call: &Call) -> Outcome {
+    let body: Asked = call.json_or_default()?;
+    one(
+        backend,
+        Request::StopFailover {
+            server: call.id("server")?,
+            by: by(body.by)?,
+        },
+    )
+    .await
+}
+
+pub(super) async fn stop_restoration(backend: &Backend, call: &Call) -> Outcome {
+    let body: Asked = call.json_or_default()?;
+    one(
+        backend,
+        Request::StopRestoration {
+            failover: call.id("failover")?,
+            by: by(body.by)?,
+        },
+    )
+    .await
+}
+
+async fn one(backend: &Backend, request: Request) -> Outcome {
+    match backend.orchestrator(request).await? {
+        Reply::Failover(view) => answer::json(&view),
+        other => Err(unexpected(&other)),
+    }
+}

@@ -1,0 +1,77 @@
+//! One file per noun: each turns a request into a question to the service that owns the noun.
+
+mod cameras;
+mod domains;
+mod events;
+mod failovers;
+mod licenses;
+mod openapi;
+mod servers;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use understudy_core::contract::api::Problem;
+
+use crate::{
+    answer::Outcome,
+    http::{Api, Call},
+    routes::Operation as Op,
+};
+
+/// The longest name of a person that is stored with what they asked for.
+const BY_MAX: usize = 128;
+
+/// Carries out what was found in the table.
+#[expect(clippy::cognitive_complexity, reason = "one line for each line of the table")]
+pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Outcome {
+    if !matches!(operation, Op::FollowEvents | Op::ListCameras | Op::ListFailovers) {
+        call.query(&[])?;
+    }
+    let backend = &api.backend;
+    match operation {
+        Op::ListDomains => domains::list(backend).await,
+        Op::ListServers => servers::list(backend).await,
+        Op::AddServer => servers::add(backend, call).await,
+        Op::GetServer => servers::get(backend, call).await,
+        Op::PutServer => servers::put(backend, call).await,
+        Op::RemoveServer => servers::remove(backend, call).await,
+        Op::GetPairing => servers::pairing(backend, call).await,
+        Op::SetPairing => servers::set_pairing(backend, call).await,
+        Op::GetPolicy => servers::policy(backend, call).await,
+        Op::SetPolicy => servers::set_policy(backend, call).await,
+        Op::StartFailover => failovers::start(backend, call).await,
+        Op::StopFailover => failovers::stop(backend, call).await,
+        Op::ListFailovers => failovers::list(backend, call).await,
+        Op::GetFailover => failovers::get(backend, call).await,
+        Op::StopRestoration => failovers::stop_restoration(backend, call).await,
+        Op::ListCameras => cameras::list(backend, call).await,
+        Op::AddCameras => cameras::add(backend, call).await,
+        Op::GetCamera => cameras::get(backend, call).await,
+        Op::EditCamera => cameras::edit(backend, call).await,
+        Op::RemoveCamera => cameras::remove(backend, call).await,
+        Op::ListLicenses => licenses::list(backend).await,
+        Op::AddLicense => licenses::add(backend, call).await,
+        Op::RemoveLicense => licenses::remove(backend, call).await,
+        Op::FollowEvents => events::follow(api, call),
+        Op::OpenApi => openapi::document(),
+    }
+}
+
+/// What a request that changes a failover may say besides.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    by: Option<String>,
+}
+
+/// Who asks, as they say themselves: kept with a failover as its evidence.
+fn by(name: Option<String>) -> Result<String, Problem> {
+    match name.as_deref().map(str::trim) {
+        None | Some("") => Ok(String::from("somebody through the API")),
+        Some(name) if name.len() > BY_MAX || name.chars().any(char::is_control) => Err(Problem::invalid(
+            format!("\"by\" has to be a name of at most {BY_MAX} bytes, on one line"),
+        )),
+        Some(name) => Ok(name.to_owned()),
+    }
+}
