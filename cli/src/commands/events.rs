@@ -1,0 +1,107 @@
+//! `understudy events`.
+
+use clap::Args;
+use futures::{Stream, TryStreamExt};
+use tokio_util::{
+    codec::{FramedRead, LinesCodec},
+    io::StreamReader,
+};
+use understudy_core::contract::event::Fact;
+
+use crate::{
+    client::{Api, Connection},
+    failure::Failure,
+    output::{Output, time},
+};
+
+/// The longest line of a stream: an event with the ids of thousands of cameras.
+const LINE_MAX: usize = 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Only these, e.g. failover.started or 'failover.*'
+    names: Vec<String>,
+    /// Go on with what happens from now on, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+}
+
+pub(crate) async fn run(connection: &Connection, arguments: EventsArgs) -> Result<(), Failure> {
+    let (api, output) = (connection.client()?, connection.output());
+    let query: Vec<_> = arguments
+        .names
+        .iter()
+        .map(|name| ("name", name.clone()))
+        .collect();
+    if arguments.follow {
+        return follow(&api, output, &query).await;
+    }
+    let facts = api.list_events(&query).await?;
+    if facts.is_empty() {
+        return output.done("nothing happened since the console was started");
+    }
+    facts.iter().try_for_each(|fact| tell(output, fact))
+}
+
+async fn follow(api: &Api, output: Output, query: &[(&str, String)]) -> Result<(), Failure> {
+    let answer = api.open("events", query).await?;
+    let bytes = answer.bytes_stream().map_err(std::io::Error::other);
+    let mut facts = std::pin::pin!(facts(StreamReader::new(bytes)));
+    while let Some(fact) = facts.try_next().await? {
+        tell(output, &fact)?;
+    }
+    Err(Failure::Failed("the console ended the stream".into()))
+}
+
+/// The facts of a stream of server-sent events: what stands after `data:`, up to the empty line (WHATWG HTML,
+/// section 9.2.6). Comments keep the connection alive, names and ids are in the data too.
+fn facts(stream: impl tokio::io::AsyncRead) -> impl Stream<Item = Result<Fact, Failure>> {
+    let lines = FramedRead::new(stream, LinesCodec::new_with_max_length(LINE_MAX));
+    lines
+        .map_err(Failure::while_doing("the stream of events broke off"))
+        .try_filter_map(|line| std::future::ready(Ok(line.strip_prefix("data:").map(str::to_owned))))
+        .and_then(|data| {
+            let fact = serde_json::from_str(&data);
+            std::future::ready(fact.map_err(Failure::while_doing(
+                "an event can't be read; is it of another version?",
+            )))
+        })
+}
+
+fn tell(output: Output, fact: &Fact) -> Result<(), Failure> {
+    output.item(fact, |fact| {
+        format!(
+            "{}  {:<12}{:<26}{}",
+            time(fact.at),
+            fact.domain,
+            fact.event.name(),
+            fact.event.subject()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_is_read_over_comments_and_split_where_it_may_be() {
+        let text = ":\n\nevent:server.recovered\ndata:{\"domain\":\"east\",\"at\":5,\"name\":\"server.recovered\",\
+                    \"data\":{\"server\":\"recorder-1\"}}\nid:7\n\n:you fell 3 events behind\n\n";
+        let parts = text
+            .as_bytes()
+            .chunks(11)
+            .map(|part| Ok::<_, std::io::Error>(bytes::Bytes::from(part.to_vec())));
+        let read: Vec<_> = facts(StreamReader::new(futures::stream::iter(parts)))
+            .collect()
+            .await;
+        assert_eq!(read.len(), 1);
+        let fact = read[0].as_ref().expect("a fact");
+        assert_eq!(
+            (fact.event.name(), fact.event.subject()),
+            ("server.recovered", "recorder-1")
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! One file per noun.
+
+pub(crate) mod camera;
+pub(crate) mod coverage;
+pub(crate) mod events;
+pub(crate) mod failover;
+pub(crate) mod license;
+pub(crate) mod pair;
+pub(crate) mod policy;
+pub(crate) mod restoration;
+pub(crate) mod server;

@@ -1,0 +1,185 @@
+//! `understudy server`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use reqwest::Method;
+use understudy_core::{
+    contract::api::ServerView,
+    ids::{DomainId, ServerId},
+    server::{Mode, Server},
+};
+
+use crate::{
+    client::Connection,
+    failure::Failure,
+    output::{list, or_dash, table, word},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// All servers, or one in detail
+    List {
+        /// Only this one
+        server: Option<ServerId>,
+    },
+    /// Enrol a server; the same again is no error
+    Add(AddArgs),
+    /// Remove a server; its archive stays on its own disk
+    Remove {
+        /// Which
+        server: ServerId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// Its id: lower-case letters, digits, hyphens. The same as in its own [server] section
+    server: ServerId,
+    /// Its name as people see it; the id without it
+    #[arg(long)]
+    name: Option<String>,
+    /// The site or network that it is in
+    #[arg(long, default_value = "default")]
+    domain: DomainId,
+    /// What it is for
+    #[arg(long)]
+    mode: ModeArg,
+    /// The most cameras that it can run
+    #[arg(long, value_name = "COUNT")]
+    max_cameras: u32,
+    /// Where its sync service is reached, e.g. http://192.0.2.7:7400
+    #[arg(long, value_name = "URL")]
+    sync_address: String,
+    /// Known, but taking no part
+    #[arg(long)]
+    disabled: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// Owns cameras in normal operation
+    Recording,
+    /// Stands by
+    Failover,
+    /// In no use
+    Inactive,
+}
+
+pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
+    let (api, output) = (connection.client()?, connection.output());
+    match command {
+        Command::List { server: None } => output
+            .answer(api.get("servers").await?, |servers: Vec<ServerView>| {
+                overview(&servers)
+            }),
+        Command::List { server: Some(server) } => output.answer(
+            api.get(&format!("servers/{server}")).await?,
+            |view: ServerView| detail(&view),
+        ),
+        Command::Add(arguments) => {
+            let server = enrolled(arguments);
+            output.answer(
+                api.send(Method::POST, "servers", &server).await?,
+                |view: ServerView| format!("{} is enrolled as {}", view.label, view.server.id),
+            )
+        }
+        Command::Remove { server } => {
+            api.delete(&format!("servers/{server}")).await?;
+            output.done(format!("{server} is removed; what it recorded stays on its disk"))
+        }
+    }
+}
+
+fn enrolled(arguments: AddArgs) -> Server {
+    Server {
+        name: arguments.name.unwrap_or_else(|| arguments.server.to_string()),
+        id: arguments.server,
+        domain: arguments.domain,
+        mode: match arguments.mode {
+            ModeArg::Recording => Mode::Recording,
+            ModeArg::Failover => Mode::Failover,
+            ModeArg::Inactive => Mode::Inactive,
+        },
+        max_cameras: arguments.max_cameras,
+        sync_address: arguments.sync_address,
+        enabled: !arguments.disabled,
+    }
+}
+
+fn overview(servers: &[ServerView]) -> String {
+    let row = |view: &ServerView| {
+        [
+            view.server.id.to_string(),
+            view.label.clone(),
+            word(&view.server.mode),
+            view.server.domain.to_string(),
+            word(&view.state),
+            format!("{}/{}", view.filming, view.cameras),
+            if view.server.mode != Mode::Recording {
+                or_dash(view.bears_name.as_ref().map(|name| format!("as {name}")))
+            } else if view.protected {
+                "protected".into()
+            } else {
+                "unprotected".into()
+            },
+        ]
+    };
+    let mut text = table(
+        [
+            "server",
+            "name (cameras/maximum)",
+            "mode",
+            "domain",
+            "state",
+            "filming",
+            "protection",
+        ],
+        servers.iter().map(row).collect(),
+        "no server is enrolled yet: understudy server add --help",
+    );
+    for view in servers {
+        for warning in &view.warnings {
+            text.push_str(&format!("\n{}: {warning}", view.server.id));
+        }
+    }
+    text
+}
+
+fn detail(view: &ServerView) -> String {
+    let mut lines = vec![
+        format!("{}  {}", view.server.id, view.label),
+        format!(
+            "mode         {} in {}",
+            word(&view.server.mode),
+            view.server.domain
+        ),
+        format!("state        {}", word(&view.state)),
+        format!("filming      {} of {} cameras", view.filming, view.cameras),
+        format!("bears        {}", or_dash(view.bears_name.as_ref())),
+        format!(
+            "assignment   {} given, {} reached",
+            or_dash(view.assigned),
+            or_dash(view.reached)
+        ),
+        format!("service      {} {}", word(&view.package), view.package.evidence),
+        format!("volume       {} {}", word(&view.storage), view.storage.evidence),
+        format!("sync         {}", view.server.sync_address),
+    ];
+    if view.server.mode == Mode::Recording {
+        let protected = if view.protected { "yes" } else { "no" };
+        lines.push(format!(
+            "protected    {protected}, paired with {}",
+            list(&view.paired_with)
+        ));
+    }
+    lines.push(format!("failover     {}", or_dash(view.failover.as_ref())));
+    lines.extend(
+        view.warnings
+            .iter()
+            .map(|warning| format!("warning      {warning}")),
+    );
+    lines
+        .iter()
+        .map(|line| line.trim_end())
+        .collect::<Vec<_>>()
+        .join("\n")
+}

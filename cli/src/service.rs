@@ -1,0 +1,171 @@
+//! Starts one service, or the simulator, in this process.
+
+use std::{fmt::Display, net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use understudy_runtime::Process;
+use understudy_simulator::SimulatorConfig;
+
+use crate::{config::Config, failure::Failure};
+
+/// How a service is started.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// The machine's configuration; without it, defaults and environment variables
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where /healthz, /readyz and /metrics are, instead of [runtime] listen
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    family: Family,
+}
+
+/// How the simulator is started.
+#[derive(Debug, Args)]
+pub(crate) struct SimulatorArgs {
+    #[command(flatten)]
+    simulator: SimulatorConfig,
+    #[command(flatten)]
+    family: Family,
+}
+
+#[derive(Debug, Args)]
+struct Family {
+    /// End when the process that started this one ends, however it ends (Linux)
+    #[arg(long)]
+    die_with_parent: bool,
+}
+
+/// The services.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Service {
+    Monitor,
+    Orchestrator,
+    License,
+    Console,
+    Agent,
+    Ingest,
+    Sync,
+}
+
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Monitor => "monitor",
+            Self::Orchestrator => "orchestrator",
+            Self::License => "license",
+            Self::Console => "console",
+            Self::Agent => "agent",
+            Self::Ingest => "ingest",
+            Self::Sync => "sync",
+        }
+    }
+}
+
+/// Runs a service until it is asked to end.
+pub(crate) async fn run(service: Service, arguments: ServiceArgs) -> Result<(), Failure> {
+    arguments.family.apply()?;
+    let mut config = Config::read(arguments.config.as_deref()).map_err(failed)?;
+    if let Some(listen) = arguments.listen {
+        config.runtime.listen = listen;
+    }
+    let process = Process::start(service.name(), &config.runtime)
+        .await
+        .map_err(failed)?;
+    let outcome = start(service, config, &process).await;
+    if outcome.is_ok() {
+        // Some services start their tasks and leave the waiting to the process.
+        process.shutdown().cancelled().await;
+    }
+    process.finish().await;
+    outcome
+}
+
+async fn start(service: Service, config: Config, process: &Process) -> Result<(), Failure> {
+    let Config {
+        broker, host, server, ..
+    } = config;
+    let process = process.clone();
+    match service {
+        Service::Console => understudy_console::run(config.console, broker, process)
+            .await
+            .map_err(failed),
+        Service::Monitor => understudy_health::monitor::run(config.monitor, broker, process)
+            .await
+            .map_err(failed),
+        Service::Agent => understudy_health::agent::run(config.agent, server, broker, process)
+            .await
+            .map_err(failed),
+        Service::Orchestrator => understudy_orchestrator::run(config.orchestrator, host, broker, process)
+            .await
+            .map_err(failed),
+        Service::License => understudy_license::run(config.license, host, broker, process)
+            .await
+            .map_err(failed),
+        Service::Ingest => understudy_ingest::run(config.ingest, server, broker, process)
+            .await
+            .map_err(failed),
+        Service::Sync => understudy_sync::run(config.sync, server, broker, process)
+            .await
+            .map_err(failed),
+    }
+}
+
+/// Runs simulated cameras until they are asked to end.
+pub(crate) async fn simulate(arguments: SimulatorArgs) -> Result<(), Failure> {
+    arguments.family.apply()?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let ended = shutdown.clone();
+    let cameras = understudy_simulator::run(arguments.simulator, shutdown);
+    let signals = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        ended.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        outcome = cameras => outcome.map_err(failed),
+        () = signals => Ok(()),
+    }
+}
+
+impl Family {
+    fn apply(&self) -> Result<(), Failure> {
+        if !self.die_with_parent {
+            return Ok(());
+        }
+        let parent = nix::unistd::getppid();
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+            .map_err(Failure::while_doing("--die-with-parent"))?;
+        // It may have ended just before: then nobody would end this one.
+        if nix::unistd::getppid() == parent {
+            Ok(())
+        } else {
+            Err(Failure::Failed(
+                "the process that started this one has ended".into(),
+            ))
+        }
+    }
+}
+
+/// An error with all its causes, on one line.
+fn failed(error: impl std::error::Error + Display) -> Failure {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let more = deeper.to_string();
+        // Many errors say their cause themselves.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = deeper.source();
+    }
+    Failure::Failed(text)
+}
