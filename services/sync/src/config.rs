@@ -1,0 +1,28 @@
+//! The section `[sync]` of the configuration.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// How a server gives out and fetches recordings at failback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SyncConfig {
+    /// Where recordings are given out (HTTP). Other servers must reach it: it is the `sync_address` that this
+    /// server is enrolled with.
+    pub listen: SocketAddr,
+    /// How many segments are fetched at once.
+    pub parallel: usize,
+    /// Fetching waits while less than this would be left free on the volume, in MiB.
+    pub free_floor_mib: u64,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            parallel: 3,
+            free_floor_mib: 1024,
+        }
+    }
+}
