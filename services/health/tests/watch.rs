@@ -1,13 +1,9 @@
 //! An agent and the monitor, with a real broker between them: what is heard, on which path, and what silence
 //! looks like.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use understudy_bus::{BrokerConfig, Bus, Message, Queue, Subscription, private_broker::PrivateBroker};
 use understudy_core::{
     contract::heartbeat::{Heartbeat, Observation, PackageState, StorageState},

@@ -1,1 +1,208 @@
-//! Placeholder.
+//! The recording service: makes one server's real state match its assignment.
+//!
+//! A shell around [`understudy_core::reconcile`], which decides, and [`understudy_media::film::Studio`], which
+//! films. It films at once from what lies on its own disk, before the broker is there, and goes on when the
+//! broker goes. Killed at any moment, it goes on where it was.
+
+mod config;
+mod director;
+mod disk;
+mod fetch;
+mod inbox;
+mod keeper;
+mod metrics;
+mod report;
+mod shell;
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::{Notify, mpsc, watch};
+use understudy_bus::{BrokerConfig, Bus, BusError};
+use understudy_core::{assignment::Role, contract::heartbeat::SealedBundle, settings::Bundle};
+use understudy_media::{
+    archive::{Archive, ArchiveError},
+    camera::Fault,
+    film::Studio,
+};
+use understudy_runtime::{
+    Process, ServerConfig,
+    seal::{FleetKey, SealError},
+};
+
+pub use self::{config::IngestConfig, disk::DiskError};
+use self::{
+    disk::Disk,
+    inbox::Inbox,
+    keeper::Keeper,
+    metrics::Metrics,
+    shell::{Doors, Shell, Tools},
+};
+
+/// Work done elsewhere whose result waits for the shell: one `Closed` or `Erased` for each failover that the
+/// archive holds, of which there are seldom more than two.
+const RESULTS: usize = 16;
+
+/// Why the recording service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// A value of `[ingest]` can't be.
+    #[error("ingest.{key} = {value} is not possible: choose {least} to {most}")]
+    Config {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least that it can be.
+        least: u64,
+        /// The most that it can be.
+        most: u64,
+    },
+    /// The server's folder can't be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The archive can't be opened.
+    #[error(
+        "{source}; see that the folder {} is there and that this service's user may write to it (chown), or set \
+         server.data to another folder",
+        path.display()
+    )]
+    Archive {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: ArchiveError,
+    },
+    /// GStreamer lacks what recording needs.
+    #[error("cameras can't be recorded: {0}")]
+    Studio(#[from] Fault),
+    /// The fleet's key can't be used.
+    #[error("server.fleet_key_file: {0}; copy the file from the host, readable for this service's user only")]
+    Key(#[from] SealError),
+    /// The bus could not be set up.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A metric's name is taken.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Films what is assigned until the process is shut down; then closes all segments.
+///
+/// # Errors
+/// [`IngestError`] if it can't start; later nothing ends it.
+pub async fn run(
+    config: IngestConfig,
+    server: ServerConfig,
+    broker: BrokerConfig,
+    process: Process,
+) -> Result<(), IngestError> {
+    config.validate()?;
+    let assigned = process.condition("assignment");
+    let opened = process.condition("archive");
+    let key = FleetKey::load(&server.fleet_key_file)?;
+    let metrics = Metrics::register(process.registry(), &server.domain, &server.id)?;
+    let (disk, archive) = open(&server).await?;
+    let assignment = disk.load_assignment(&server.id)?;
+    let bundles = open_bundles(&disk, &key)?;
+    opened.ready();
+
+    let (sender, results) = mpsc::channel(RESULTS);
+    let keeper = Keeper::start(archive.clone(), sender, &process);
+    let films = matches!(
+        assignment.as_ref().map(|assignment| &assignment.role),
+        Some(Role::Films(_))
+    );
+    if !films {
+        // Nothing is urgent, and what it may have to give out has to be whole first.
+        keeper.repaired().await;
+    }
+    let held = archive.failovers().await.map_err(|source| IngestError::Archive {
+        path: archive.folder().to_owned(),
+        source,
+    })?;
+    let studio = Studio::new(archive, config.studio()).await?;
+    let statuses = studio.statuses();
+    let (orders, taken) = mpsc::channel(director::WAITING_ORDERS);
+    let directed = Arc::new(Notify::new());
+    let director = director::run(
+        studio.clone(),
+        keeper.clone(),
+        taken,
+        Arc::clone(&directed),
+        process.clone(),
+    );
+    process.spawn("director", director);
+
+    // Nothing above waits for the broker, and the first effects are carried out before it is asked for.
+    let (wanted, wishes) = watch::channel(None);
+    let (reports, published) = watch::channel(None);
+    let (limits, cameras) = watch::channel(Vec::new());
+    keeper.retain(&config, cameras, metrics.archive_bytes());
+    let tools = Tools {
+        disk,
+        studio,
+        orders,
+        keeper,
+        wanted,
+        reports,
+        limits,
+        metrics,
+        assigned,
+    };
+    let shell = Shell::start(tools, &config, &server, assignment, bundles, held).await;
+
+    let bus = Bus::start(&broker, &format!("ingest/{}", server.id), &process)?;
+    let (fetched, fetches) = mpsc::channel(1);
+    process.spawn(
+        "fetch",
+        fetch::run(bus.clone(), key.clone(), wishes, fetched, process.clone()),
+    );
+    process.spawn(
+        "reports",
+        report::publish(bus.clone(), published, process.clone()),
+    );
+    // One batch waits while the shell has the one before on its way to the disk.
+    let (batches, inbox) = mpsc::channel(1);
+    process.spawn("inbox", Inbox::open(&bus, &server.id, key).run(batches));
+    shell
+        .run(
+            Doors {
+                inbox,
+                fetches,
+                statuses,
+                directed,
+                results,
+                link: bus.link(),
+            },
+            &process,
+        )
+        .await;
+    process.finish().await;
+    Ok(())
+}
+
+/// Opens the server's folder and its archive, in a thread where a slow disk harms nobody.
+async fn open(server: &ServerConfig) -> Result<(Disk, Archive), IngestError> {
+    let (data, id) = (server.data.clone(), server.id.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let disk = Disk::open(&data)?;
+        let path = disk.archive();
+        let archive = Archive::open(&path, id).map_err(|source| IngestError::Archive { path, source })?;
+        Ok((disk, archive))
+    });
+    opened
+        .await
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// The settings in store, opened and oldest first. Those that were sealed with another key are left out.
+fn open_bundles(disk: &Disk, key: &FleetKey) -> Result<Vec<Bundle>, DiskError> {
+    let open = |sealed: SealedBundle| match key.open(&sealed) {
+        Ok(bundle) => Some(bundle),
+        Err(error) => {
+            tracing::error!(%error, "settings on disk can't be used; they will be asked for again when needed");
+            None
+        }
+    };
+    Ok(disk.load_bundles()?.into_iter().filter_map(open).collect())
+}

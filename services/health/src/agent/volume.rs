@@ -31,7 +31,7 @@ pub(crate) struct Volume {
     shared: Arc<Mutex<Shared>>,
     deadline: Duration,
     /// Its end wakes the thread from its pause and stops it.
-    _stop: mpsc::Sender<()>,
+    _stop: mpsc::SyncSender<()>,
 }
 
 #[derive(Default)]
@@ -46,7 +46,8 @@ impl Volume {
     /// Starts to probe the recording folder `archive` (or the folder above it for as long as that is not
     /// there yet) once every `interval`; a probe that takes longer than `deadline` is a hung volume.
     pub(crate) fn watch(archive: PathBuf, interval: Duration, deadline: Duration) -> io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+        // Nothing is ever sent: only its end is heard.
+        let (stop, stopped) = mpsc::sync_channel(0);
         let shared = Arc::new(Mutex::new(Shared::default()));
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -311,8 +312,8 @@ mod tests {
         assert_eq!(Prober::new(archive).probe(), Storage::default());
     }
 
-    #[test]
-    fn c3_a_probe_that_does_not_return_is_a_hung_volume() {
+    #[tokio::test]
+    async fn c3_a_probe_that_does_not_return_is_a_hung_volume() {
         // Opening a FIFO for writing hangs until somebody reads: what a dead network mount does.
         let data = tempfile::tempdir().expect("a folder");
         let archive = data.path().join("archive");
@@ -322,7 +323,7 @@ mod tests {
 
         let deadline = Duration::from_millis(200);
         let volume = Volume::watch(archive, Duration::from_millis(10), deadline).expect("a thread");
-        let verdict = wait_for(&volume, StorageState::Damaged);
+        let verdict = wait_for(&volume, StorageState::Damaged).await;
         assert!(verdict.evidence.contains("hangs"), "{verdict:?}");
 
         // Somebody reads: the thread is let go, and ends with its owner.
@@ -330,7 +331,7 @@ mod tests {
         drop(File::open(fifo).expect("opened"));
     }
 
-    fn wait_for(volume: &Volume, state: StorageState) -> Storage {
+    async fn wait_for(volume: &Volume, state: StorageState) -> Storage {
         let give_up = clock::now().monotonic.0 + Duration::from_secs(20);
         loop {
             let now = clock::now().monotonic;
@@ -339,7 +340,7 @@ mod tests {
                 return storage;
             }
             assert!(now.0 < give_up, "still {storage:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }

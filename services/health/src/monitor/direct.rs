@@ -32,6 +32,10 @@ pub(crate) async fn serve(
         .await;
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the length is limited before the body is read"
+)]
 fn routes(
     beats: mpsc::Sender<Heartbeat>,
     refused: prometheus::IntCounter,

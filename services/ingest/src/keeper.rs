@@ -1,0 +1,172 @@
+//! What is done to the archive beside the filming: repair after a crash, retention, erasing. All of it in the
+//! background: none of it may delay a camera.
+
+use std::time::Duration;
+
+use prometheus::IntGauge;
+use tokio::sync::{mpsc, watch};
+use understudy_core::{camera::Camera, ids::FailoverId, reconcile::Input};
+use understudy_media::archive::Archive;
+use understudy_runtime::{Process, clock};
+
+use crate::IngestConfig;
+
+/// The pause before something that the archive refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The archive's keeper. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    archive: Archive,
+    process: Process,
+    /// Whether what a crash left behind has been repaired and indexed.
+    repaired: watch::Receiver<bool>,
+    results: mpsc::Sender<Input>,
+}
+
+impl Keeper {
+    /// Begins to repair what a crash left behind.
+    pub(crate) fn start(archive: Archive, results: mpsc::Sender<Input>, process: &Process) -> Self {
+        let (done, repaired) = watch::channel(false);
+        process.spawn("repair", repair(archive.clone(), done, process.clone()));
+        Self {
+            archive,
+            process: process.clone(),
+            repaired,
+            results,
+        }
+    }
+
+    /// Ends when what a crash left behind is repaired; false at shutdown.
+    pub(crate) async fn repaired(&self) -> bool {
+        let shutdown = self.process.shutdown();
+        let mut repaired = self.repaired.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => false,
+            repaired = repaired.wait_for(|done| *done) => repaired.is_ok(),
+        }
+    }
+
+    /// Says [`Input::Closed`] once nothing filmed for `failover` is left without its row. To be called after
+    /// the filming has ended.
+    pub(crate) fn close(&self, failover: FailoverId) {
+        let keeper = self.clone();
+        self.process.spawn("close", async move {
+            if keeper.repaired().await {
+                tracing::info!(failover = %failover, "all recordings of the failover are closed");
+                keeper.say(Input::Closed(failover)).await;
+            }
+        });
+    }
+
+    /// Erases what was recorded for `failover`, however often the disk refuses; then says [`Input::Erased`].
+    pub(crate) fn erase(&self, failover: FailoverId) {
+        let keeper = self.clone();
+        self.process.spawn("erase", async move {
+            if !keeper.repaired().await {
+                return;
+            }
+            let shutdown = keeper.process.shutdown();
+            loop {
+                match keeper.archive.erase(&failover).await {
+                    Ok(segments) => {
+                        tracing::info!(failover = %failover, segments, "the failover's recordings are erased");
+                        return keeper.say(Input::Erased(failover)).await;
+                    }
+                    Err(error) => tracing::error!(failover = %failover, %error, "recordings can't be erased"),
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        });
+    }
+
+    async fn say(&self, result: Input) {
+        // Fails only when the shell has ended, and the process with it.
+        let _ = self.results.send(result).await;
+    }
+
+    /// Applies the limits of `cameras`, whichever they are at the time, every so often.
+    pub(crate) fn retain(
+        &self,
+        config: &IngestConfig,
+        cameras: watch::Receiver<Vec<Camera>>,
+        bytes: IntGauge,
+    ) {
+        let every = Duration::from_secs(config.retention_interval_seconds);
+        let free = config.keep_free_mib.saturating_mul(1024 * 1024);
+        let keeper = self.clone();
+        self.process.spawn("retention", async move {
+            if !keeper.repaired().await {
+                return;
+            }
+            let shutdown = keeper.process.shutdown();
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    _ = ticks.tick() => {}
+                }
+                let limits = cameras.borrow().clone();
+                let round = keeper.round(limits, free, &bytes);
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = round => {}
+                }
+            }
+        });
+    }
+
+    async fn round(&self, cameras: Vec<Camera>, free: u64, bytes: &IntGauge) {
+        match self.archive.retain(clock::wall(), cameras, free).await {
+            Ok(retained) if retained.removed.is_empty() => {}
+            Ok(retained) => {
+                let (segments, lost) = (retained.removed.len(), retained.lost.len());
+                tracing::info!(segments, lost, "retention removed recordings");
+            }
+            Err(error) => tracing::error!(%error, "retention failed, and is tried again"),
+        }
+        self.measure(bytes).await;
+    }
+
+    async fn measure(&self, bytes: &IntGauge) {
+        match self.archive.bytes().await {
+            Ok(total) => bytes.set(i64::try_from(total).unwrap_or(i64::MAX)),
+            Err(error) => tracing::warn!(%error, "the archive's size is not known"),
+        }
+    }
+}
+
+async fn repair(archive: Archive, done: watch::Sender<bool>, process: Process) {
+    let shutdown = process.shutdown();
+    loop {
+        let recovered = tokio::select! {
+            () = shutdown.cancelled() => return,
+            recovered = archive.recover() => recovered,
+        };
+        match recovered {
+            Ok(found) => {
+                if !found.indexed.is_empty() || !found.failed.is_empty() || !found.dropped.is_empty() {
+                    tracing::warn!(
+                        indexed = found.indexed.len(),
+                        cut_off = found.cut_off,
+                        removed = found.removed.len(),
+                        dropped = found.dropped.len(),
+                        failed = found.failed.len(),
+                        "repaired what the last run left behind"
+                    );
+                }
+                done.send_replace(true);
+                return;
+            }
+            Err(error) => tracing::error!(%error, "what the last run left behind can't be repaired yet"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    }
+}

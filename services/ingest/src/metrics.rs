@@ -1,0 +1,86 @@
+//! What the recording service counts and shows on `/metrics`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use prometheus::{Counter, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use understudy_core::{
+    contract::heartbeat::CameraStatus,
+    ids::{CameraId, DomainId, ServerId},
+};
+
+/// The recording service's metrics.
+pub(crate) struct Metrics {
+    cameras: IntGaugeVec,
+    gap: Counter,
+    archive: IntGauge,
+    assignments: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn register(
+        registry: &Registry,
+        domain: &DomainId,
+        server: &ServerId,
+    ) -> Result<Self, prometheus::Error> {
+        let opts = |name: &str, help: &str| {
+            Opts::new(name, help)
+                .const_label("domain", domain.as_str())
+                .const_label("server", server.as_str())
+        };
+        let metrics = Self {
+            cameras: IntGaugeVec::new(
+                opts("understudy_cameras", "Cameras of this server by state"),
+                &["state"],
+            )?,
+            gap: Counter::with_opts(opts(
+                "understudy_recording_gap_seconds_total",
+                "Seconds in which a camera that is to be run did not film, summed over all cameras",
+            ))?,
+            archive: IntGauge::with_opts(opts(
+                "understudy_archive_bytes",
+                "Bytes of recordings in the archive",
+            ))?,
+            assignments: IntCounter::with_opts(opts(
+                "understudy_assignments_total",
+                "Assignments put on disk since the start",
+            ))?,
+        };
+        registry.register(Box::new(metrics.cameras.clone()))?;
+        registry.register(Box::new(metrics.gap.clone()))?;
+        registry.register(Box::new(metrics.archive.clone()))?;
+        registry.register(Box::new(metrics.assignments.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(crate) fn archive_bytes(&self) -> IntGauge {
+        self.archive.clone()
+    }
+
+    pub(crate) fn assigned(&self) {
+        self.assignments.inc();
+    }
+
+    /// Shows the cameras as they are; those that did not film have a gap of `since` more.
+    pub(crate) fn cameras(&self, cameras: &BTreeMap<CameraId, CameraStatus>, since: Duration) {
+        for state in ["connecting", "recording", "live_only", "disabled", "lost"] {
+            let count = cameras.values().filter(|status| name(status) == state).count();
+            self.cameras
+                .with_label_values(&[state])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let without =
+            |status: &&CameraStatus| matches!(status, CameraStatus::Connecting | CameraStatus::Lost { .. });
+        let missing = u32::try_from(cameras.values().filter(without).count()).unwrap_or(u32::MAX);
+        self.gap.inc_by(since.as_secs_f64() * f64::from(missing));
+    }
+}
+
+fn name(status: &CameraStatus) -> &'static str {
+    match status {
+        CameraStatus::Connecting => "connecting",
+        CameraStatus::Recording => "recording",
+        CameraStatus::LiveOnly => "live_only",
+        CameraStatus::Disabled { .. } => "disabled",
+        CameraStatus::Lost { .. } => "lost",
+    }
+}

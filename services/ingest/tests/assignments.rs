@@ -1,0 +1,220 @@
+//! A recording service and its queue: takeover, hand-back, erasing, and messages that must do no harm.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Host, Rig, all_record, bundle, cameras, epoch, eventually, failover, films, holds, server};
+use tokio::time::Instant;
+use understudy_bus::{Message, private_broker::PrivateBroker};
+use understudy_core::{
+    assignment::Role,
+    contract::{
+        heartbeat::CameraStatus,
+        names::ORCHESTRATOR,
+        rpc::{Answer, OrchestratorReply, OrchestratorRequest},
+    },
+};
+use understudy_media::archive::Filter;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_g4_a_stand_in_takes_over_hands_back_and_erases() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(4).await;
+    let rig = Rig::new("spare-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    let running = rig.start(broker.config());
+
+    // Given: the settings are staged, and the failover server stands by.
+    host.stage(&rig.config.id, &rig.key.seal(&settings)).await;
+    host.assign(&rig.assignment(1, Role::Standby)).await;
+    let report = host
+        .until("standby", |report| {
+            report.epoch == Some(epoch(1)) && holds(report, &settings.hash())
+        })
+        .await;
+    assert_eq!(
+        (report.identity, report.max_cameras, report.cameras.len()),
+        (None, Some(8), 0)
+    );
+
+    // When it is assigned the recording server's identity, it films all of its cameras.
+    host.assign(&rig.assignment(2, films(&settings, Some("f-1"))))
+        .await;
+    let connected = Instant::now();
+    eventually("all cameras are connected to", || async {
+        simulator.overview().iter().all(|camera| camera.sessions == 1)
+    })
+    .await;
+    println!("connected within {:?}", connected.elapsed());
+    let report = host.until("all record", |report| all_record(report, 4)).await;
+    assert_eq!(report.epoch, Some(epoch(2)));
+    assert_eq!(report.identity.as_ref(), Some(&settings.identity));
+    assert_eq!(report.settings.as_ref(), Some(&settings.hash()));
+    assert_eq!(report.open, [failover("f-1")].into());
+
+    // When it hands back, everything is closed and indexed before it says so.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    host.assign(&rig.assignment(
+        3,
+        Role::HandsBack {
+            failover: failover("f-1"),
+        },
+    ))
+    .await;
+    let report = host
+        .until("closed", |report| report.closed.contains(&failover("f-1")))
+        .await;
+    assert!(
+        report.open.is_empty() && report.cameras.is_empty() && report.identity.is_none(),
+        "{report:?}"
+    );
+    let filter = Filter {
+        failover: Some(failover("f-1")),
+        ..Filter::default()
+    };
+    let segments = rig.segments(filter.clone()).await;
+    for camera in &settings.cameras {
+        assert!(
+            segments.iter().any(|segment| segment.camera == camera.id),
+            "{} has none",
+            camera.id
+        );
+    }
+    eventually("no camera is held", || async {
+        simulator.overview().iter().all(|camera| camera.sessions == 0)
+    })
+    .await;
+
+    // Only the word that names the failover erases it.
+    let mut standby = rig.assignment(4, Role::Standby);
+    host.assign(&standby).await;
+    host.until("standby", |report| report.epoch == Some(epoch(4)))
+        .await;
+    assert_eq!(rig.segments(filter.clone()).await.len(), segments.len());
+    standby.epoch = epoch(5);
+    standby.erase = [failover("f-1")].into();
+    host.assign(&standby).await;
+    let report = host
+        .until("erased", |report| !report.closed.contains(&failover("f-1")))
+        .await;
+    assert_eq!(report.epoch, Some(epoch(5)));
+    assert!(rig.segments(filter).await.is_empty());
+    running.stop().await;
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_repeated_contrary_and_senseless_messages_do_no_harm() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(1).await;
+    let rig = Rig::new("recorder-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    let running = rig.start(broker.config());
+    host.stage(&rig.config.id, &rig.key.seal(&settings)).await;
+    let newest = rig.assignment(5, films(&settings, None));
+    host.assign(&newest).await;
+    let before = host.until("films", |report| all_record(report, 1)).await;
+
+    // Older, the same again, for another server, garbage, and settings sealed with a key of somebody else.
+    host.assign(&rig.assignment(4, Role::Standby)).await;
+    host.assign(&newest).await;
+    let mut astray = rig.assignment(6, Role::Standby);
+    astray.server = server("recorder-2");
+    let mut strayed = Message::assignment(&astray);
+    strayed.routing_key = "recorder-1".to_owned();
+    host.bus.publish(strayed).await.expect("published");
+    let mut garbage = Message::assignment(&rig.assignment(7, Role::Standby));
+    garbage.body = "{".into();
+    host.bus.publish(garbage).await.expect("published");
+    let stranger = Rig::new("recorder-1");
+    host.stage(&rig.config.id, &stranger.key.seal(&settings)).await;
+    // The same epoch with other contents: refused, and said.
+    host.assign(&rig.assignment(5, Role::Standby)).await;
+    let report = host
+        .until("conflict", |report| report.conflict == Some(epoch(5)))
+        .await;
+    assert_eq!(report.epoch, Some(epoch(5)));
+    assert!(all_record(&report, 1), "{report:?}");
+    assert_eq!(report.incarnation, before.incarnation);
+
+    let dead = broker.control(&["list_queues", "name", "messages"]);
+    let queues = dead.await.expect("queues");
+    let waiting = |name: &str| {
+        let line = queues
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name));
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .map(str::to_owned)
+    };
+    assert_eq!(waiting("understudy.dead").as_deref(), Some("3"), "{queues}");
+    assert_eq!(
+        waiting("understudy.assignments.recorder-1").as_deref(),
+        Some("0"),
+        "{queues}"
+    );
+
+    // A newer one still gets through.
+    host.assign(&rig.assignment(8, Role::Standby)).await;
+    host.until("standby", |report| {
+        report.epoch == Some(epoch(8)) && report.cameras.is_empty()
+    })
+    .await;
+    running.stop().await;
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_filming_goes_on_without_the_broker_and_settings_are_fetched_when_missing() {
+    let mut broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(1).await;
+    let rig = Rig::new("recorder-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    let sealed = rig.key.seal(&settings);
+    host.bus.serve(
+        ORCHESTRATOR,
+        move |request: OrchestratorRequest| {
+            let sealed = sealed.clone();
+            async move {
+                let OrchestratorRequest::GetBundle(hash) = request else {
+                    panic!("{request:?}")
+                };
+                assert_eq!(hash, sealed.hash);
+                Answer::Ok(OrchestratorReply::Bundle(sealed))
+            }
+        },
+        &host.process,
+    );
+
+    // Given an assignment whose settings were never staged: it asks for them.
+    let running = rig.start(broker.config());
+    host.assign(&rig.assignment(1, films(&settings, None))).await;
+    let report = host.until("films", |report| all_record(report, 1)).await;
+    assert!(holds(&report, &settings.hash()));
+    assert!(
+        rig.data()
+            .join(format!("bundles/{}.json", settings.hash()))
+            .exists()
+    );
+
+    // When the broker vanishes, segments go on being closed.
+    broker.kill();
+    let before = rig.segments(Filter::default()).await.len();
+    eventually("two more segments", || async {
+        rig.segments(Filter::default()).await.len() >= before + 2
+    })
+    .await;
+    assert!(running.process.waiting_for().contains_key("broker"));
+
+    // When it is back, so are the reports, with nothing lost of what it is.
+    broker.restart().await.expect("a broker");
+    let report = host.until("reported again", |report| all_record(report, 1)).await;
+    assert_eq!(report.epoch, Some(epoch(1)));
+    let camera = report.cameras.values().next();
+    assert_eq!(camera, Some(&CameraStatus::Recording));
+    running.stop().await;
+    simulator.stop().await;
+}

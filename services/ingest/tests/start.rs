@@ -1,0 +1,145 @@
+//! How the recording service starts: from its own disk, with nobody to tell it anything, and with what is
+//! broken there.
+
+mod common;
+
+use common::{Rig, bundle, cameras, epoch, eventually, films, no_broker};
+use understudy_core::assignment::Role;
+use understudy_ingest::IngestConfig;
+use understudy_media::archive::Filter;
+use understudy_runtime::Process;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_a_restart_films_from_disk_while_the_broker_is_absent() {
+    let simulator = cameras(2).await;
+    let rig = Rig::new("recorder-1");
+    let settings = bundle("recorder-1", &simulator);
+    rig.left_behind(&rig.assignment(3, films(&settings, None)), &settings);
+
+    let running = rig.start(no_broker());
+    eventually("segments of both cameras", || async {
+        let segments = rig.segments(Filter::default()).await;
+        settings
+            .cameras
+            .iter()
+            .all(|camera| segments.iter().any(|segment| segment.camera == camera.id))
+    })
+    .await;
+    let waits = running.process.waiting_for();
+    assert_eq!(waits.keys().copied().collect::<Vec<_>>(), ["broker"], "{waits:?}");
+    running.stop().await;
+
+    // What was open at the end is closed, indexed, and whole.
+    let segments = rig.segments(Filter::default()).await;
+    assert!(
+        segments
+            .iter()
+            .all(|segment| segment.frames > 0 && segment.failover.is_none())
+    );
+    let files: Vec<_> = segments
+        .iter()
+        .map(|segment| rig.data().join("archive").join(&segment.path))
+        .collect();
+    assert!(files.iter().all(|file| file.exists()));
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_an_assignment_idles_and_says_so() {
+    let rig = Rig::new("recorder-1");
+    let running = rig.start(no_broker());
+    eventually("idle", || async {
+        running
+            .process
+            .waiting_for()
+            .get("assignment")
+            .is_some_and(|why| why.contains("enrolled"))
+    })
+    .await;
+    assert!(!running.process.waiting_for().contains_key("archive"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_assignment_is_kept_aside() {
+    let rig = Rig::new("recorder-1");
+    std::fs::create_dir_all(rig.data()).expect("made");
+    std::fs::write(rig.data().join("assignment.json"), "{\"server\": \"recor").expect("written");
+    let running = rig.start(no_broker());
+    eventually("idle", || async {
+        running
+            .process
+            .waiting_for()
+            .get("assignment")
+            .is_some_and(|why| why.contains("enrolled"))
+    })
+    .await;
+    assert!(rig.data().join("assignment.unusable-1").exists());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_can_t_be_used_is_a_clear_error() {
+    let mut rig = Rig::new("recorder-1");
+    std::fs::write(rig.data(), "a file").expect("written");
+    let error = rig
+        .start(no_broker())
+        .task
+        .await
+        .expect("no panic")
+        .expect_err("no folder")
+        .to_string();
+    assert!(error.contains("server.data"), "{error}");
+
+    rig.config.data = rig.folder.path().join("elsewhere");
+    rig.config.fleet_key_file = rig.folder.path().join("no.key");
+    let error = rig
+        .start(no_broker())
+        .task
+        .await
+        .expect("no panic")
+        .expect_err("no key")
+        .to_string();
+    assert!(error.contains("fleet_key_file"), "{error}");
+}
+
+#[tokio::test]
+async fn an_impossible_setting_is_a_clear_error() {
+    let rig = Rig::new("recorder-1");
+    let config = IngestConfig {
+        segment_seconds: 0,
+        ..IngestConfig::default()
+    };
+    let run = understudy_ingest::run(
+        config,
+        rig.config.clone(),
+        no_broker(),
+        Process::for_test("ingest"),
+    );
+    let error = run.await.expect_err("no length").to_string();
+    assert!(error.contains("ingest.segment_seconds = 0"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a4_a_standby_server_starts_without_a_camera() {
+    let simulator = cameras(1).await;
+    let rig = Rig::new("spare-1");
+    rig.left_behind(
+        &rig.assignment(7, Role::Standby),
+        &bundle("recorder-1", &simulator),
+    );
+    let running = rig.start(no_broker());
+    eventually("ready but for the broker", || async {
+        running.process.waiting_for().keys().copied().collect::<Vec<_>>() == ["broker"]
+    })
+    .await;
+    assert!(
+        simulator.overview().iter().all(|camera| camera.sessions == 0),
+        "no camera is touched"
+    );
+    assert!(rig.segments(Filter::default()).await.is_empty());
+    let kept = std::fs::read_to_string(rig.data().join("assignment.json")).expect("there");
+    assert!(kept.contains(&epoch(7).number.to_string()));
+    running.stop().await;
+    simulator.stop().await;
+}
