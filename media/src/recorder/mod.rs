@@ -380,3 +380,86 @@ fn close(
         tracing::error!(segment.path = path, error, "a segment could not be closed");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use understudy_core::{camera::Camera, ids::ServerId};
+    use understudy_simulator::{Simulator, SimulatorConfig};
+
+    use super::*;
+    use crate::{archive::Filter, camera::Session};
+
+    /// Films a camera for some seconds through a recorder that is told of sound, which comes for as long as
+    /// `audio_seconds` say, and gives back the one segment and the pictures handed over.
+    async fn film(audio: AudioFormat, audio_seconds: u64) -> anyhow::Result<(tempfile::TempDir, Segment, u64)> {
+        let folder = tempfile::tempdir()?;
+        let archive = Archive::open(folder.path(), ServerId::new("recorder-1")?)?;
+        tokio::task::spawn_blocking(prepare).await??;
+        let simulator = Simulator::start(SimulatorConfig::default()).await?;
+        let json = format!(r#"{{"id": "cam-001", "name": "", "server": "recorder-1", "url": "{}"}}"#, simulator.url("cam-001"));
+        let camera: Camera = serde_json::from_str(&json)?;
+        let mut session = Session::open(&camera, Duration::from_secs(20)).await?;
+        let shared = Shared {
+            archive: archive.clone(),
+            segment: Duration::from_secs(60),
+            closing: TaskTracker::new(),
+            disk: Arc::new(Semaphore::new(1)),
+        };
+        let (mut recorder, _progress) = Recorder::new(shared.clone(), camera.id, Some(audio));
+        let purpose = Purpose { recorded: true, failover: None, noted: CancellationToken::new() };
+        purpose.noted.cancel();
+        let mut begin = None;
+        let mut pushed = 0;
+        let mut heard = Duration::ZERO;
+        loop {
+            let frame = session.next().await?;
+            recorder.take(&frame, &purpose);
+            let Frame::Video(video) = frame else { continue };
+            begin = begin.or(video.key.then_some(video.at));
+            let Some(begin) = begin else { continue };
+            pushed += 1;
+            let age = video.at - begin;
+            if age > Duration::from_secs(4) {
+                break;
+            }
+            while heard < age.min(Duration::from_secs(audio_seconds)) {
+                // 20 ms of silence in A-law.
+                let data = Bytes::from(vec![0xD5; 160]);
+                recorder.take(&Frame::Audio(AudioFrame { data, at: begin + heard }), &purpose);
+                heard += Duration::from_millis(20);
+            }
+        }
+        drop(recorder);
+        shared.closing.close();
+        shared.closing.wait().await;
+        simulator.stop().await;
+        let segment = archive.segments(Filter::default()).await?.pop().expect("one segment");
+        Ok((folder, segment, pushed))
+    }
+
+    fn codecs(folder: &tempfile::TempDir, segment: &Segment) -> anyhow::Result<String> {
+        let probe = std::process::Command::new("ffprobe")
+            .args(["-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0"])
+            .arg(folder.path().join(&segment.path))
+            .output()?;
+        Ok(String::from_utf8(probe.stdout)?.lines().collect::<Vec<_>>().join(" "))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn e1_g711_becomes_opus() -> anyhow::Result<()> {
+        let (folder, segment, pushed) = film(AudioFormat::G711A { channels: 1 }, 60).await?;
+        assert_eq!(codecs(&folder, &segment)?, "h264 opus");
+        assert_eq!(segment.frames, pushed);
+        Ok(())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn e1_sound_that_ends_or_never_comes_holds_no_picture_back() -> anyhow::Result<()> {
+        for audio_seconds in [0, 1] {
+            let (_folder, segment, pushed) = film(AudioFormat::G711A { channels: 1 }, audio_seconds).await?;
+            assert_eq!(segment.frames, pushed);
+        }
+        Ok(())
+    }
+}

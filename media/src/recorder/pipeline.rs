@@ -255,7 +255,8 @@ fn watch_file(sink: &gst::Element, tap: &Arc<Mutex<Tap>>, events: mpsc::Sender<E
         let fragments = tap.fragments();
         drop(tap);
         (announce.lock().unwrap_or_else(PoisonError::into_inner))(pad, fragments);
-        if pass { PadProbeReturn::Ok } else { PadProbeReturn::Drop }
+        // Not `Drop`: with that, GStreamer 1.22 and these bindings both let go of what was dropped.
+        if pass { PadProbeReturn::Ok } else { PadProbeReturn::Handled }
     };
     pad.add_probe(kinds, probe).map(drop).ok_or_else(|| broken(&"the file can't be watched"))
 }
