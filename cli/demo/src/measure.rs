@@ -230,7 +230,11 @@ mod tests {
 
     fn two_sessions() -> Account {
         let sessions = vec![session(0, 0..50), session(6_100_000, 63..120)];
-        let camera = CameraSent { camera: "cam-001".to_owned(), hash: 0, sessions };
+        let camera = CameraSent {
+            camera: "cam-001".to_owned(),
+            hash: 0,
+            sessions,
+        };
         Account::from([("cam-001".to_owned(), camera)])
     }
 

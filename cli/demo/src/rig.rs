@@ -431,7 +431,9 @@ pub async fn eventually<T>(
 /// # Errors
 /// [`DemoError::Account`] if the file can't be written.
 pub fn new_fleet_key(path: &Path) -> Result<(), DemoError> {
-    FleetKey::generate_to(path).map(|_| ()).map_err(|error| DemoError::Account(error.to_string()))
+    FleetKey::generate_to(path)
+        .map(|_| ())
+        .map_err(|error| DemoError::Account(error.to_string()))
 }
 
 /// The simulator's name for its camera number `index`, from 0.

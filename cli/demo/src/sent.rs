@@ -22,7 +22,10 @@ pub type Account = BTreeMap<String, CameraSent>;
 pub fn first_sent(camera: &CameraSent) -> BTreeMap<u64, i64> {
     let mut first = BTreeMap::new();
     for (number, at, _) in camera.sessions.iter().flat_map(|session| &session.frames) {
-        first.entry(*number).and_modify(|known: &mut i64| *known = (*known).min(*at)).or_insert(*at);
+        first
+            .entry(*number)
+            .and_modify(|known: &mut i64| *known = (*known).min(*at))
+            .or_insert(*at);
     }
     first
 }

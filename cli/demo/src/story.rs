@@ -176,11 +176,11 @@ impl Told<'_> {
             .say("counting: every file is read again and hashed again");
         let settings_restored = self.settings().await? == settings;
         let sent = self.rig.simulator.account().await?;
-        let stopped_gently = self.rig.server(ORIGINAL).stop().await;
         let mut kept = BTreeMap::new();
         for (server, keeper) in keepers {
             kept.insert(server, keeper.stop().await?);
         }
+        let stopped_gently = self.stop_servers().await;
         let archive = self.rig.server(ORIGINAL).archive();
         let kept = kept.remove(&stand_in).ok_or_else(|| {
             DemoError::Account(format!(
@@ -373,6 +373,17 @@ impl Told<'_> {
         self.display
             .say(format!("{stand_in} has erased its copies, and stands by again"));
         Ok(())
+    }
+
+    /// Stops the failover servers, and then the recording server, for which nobody is to stand in any more.
+    /// Returns whether it ended by itself.
+    async fn stop_servers(&mut self) -> bool {
+        for server in &mut self.rig.servers {
+            if server.plan.mode == Mode::Failover {
+                server.stop().await;
+            }
+        }
+        self.rig.server(ORIGINAL).stop().await
     }
 
     async fn film(&self, when: &str) {

@@ -53,8 +53,16 @@ pub enum KeyError {
 /// [`IssueError::File`], also if there is such a file.
 pub fn generate_issuer(path: &Path) -> Result<String, IssueError> {
     let key = SigningKey::generate(&mut rand::rngs::OsRng);
-    let failed = |source| IssueError::File { path: path.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let failed = |source| IssueError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
     writeln!(file, "{}", to_hex(&key.to_bytes())).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     Ok(to_hex(key.verifying_key().as_bytes()))
@@ -64,17 +72,14 @@ pub fn generate_issuer(path: &Path) -> Result<String, IssueError> {
 ///
 /// # Errors
 /// [`IssueError`] says what is wrong with the file or the request.
-pub fn issue(
-    issuer_file: &Path,
-    id: &LicenseKeyId,
-    devices: u32,
-    label: &str,
-) -> Result<String, IssueError> {
+pub fn issue(issuer_file: &Path, id: &LicenseKeyId, devices: u32, label: &str) -> Result<String, IssueError> {
     if devices == 0 {
         return Err(IssueError::NoDevices);
     }
-    let text = std::fs::read_to_string(issuer_file)
-        .map_err(|source| IssueError::File { path: issuer_file.to_owned(), source })?;
+    let text = std::fs::read_to_string(issuer_file).map_err(|source| IssueError::File {
+        path: issuer_file.to_owned(),
+        source,
+    })?;
     let secret = from_hex(text.trim()).ok_or_else(|| IssueError::NoKey(issuer_file.to_owned()))?;
     let key = SigningKey::from_bytes(&secret);
     let payload = Payload {
@@ -144,14 +149,24 @@ mod tests {
 
         let key = issue(&ours, &id(), 90, "hospital").unwrap();
         let payload = verify(&key, std::slice::from_ref(&known)).unwrap();
-        assert_eq!((payload.id, payload.devices, payload.label.as_str()), (id(), 90, "hospital"));
+        assert_eq!(
+            (payload.id, payload.devices, payload.label.as_str()),
+            (id(), 90, "hospital")
+        );
 
         let foreign = issue(&theirs, &id(), 90, "hospital").unwrap();
-        assert!(matches!(verify(&foreign, std::slice::from_ref(&known)), Err(KeyError::Stranger(_))));
+        assert!(matches!(
+            verify(&foreign, std::slice::from_ref(&known)),
+            Err(KeyError::Stranger(_))
+        ));
 
         // Ninety devices become a thousand, under the signature for ninety.
         let more = issue(&ours, &id(), 1000, "hospital").unwrap();
-        let forged = format!("{}.{}", more.split_once('.').unwrap().0, key.split_once('.').unwrap().1);
+        let forged = format!(
+            "{}.{}",
+            more.split_once('.').unwrap().0,
+            key.split_once('.').unwrap().1
+        );
         assert_eq!(verify(&forged, &[known]), Err(KeyError::Signature));
     }
 
@@ -161,7 +176,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("issuer");
         generate_issuer(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(matches!(generate_issuer(&path), Err(IssueError::File { .. })));
         std::fs::write(&path, "nonsense").unwrap();
         assert!(matches!(issue(&path, &id(), 1, ""), Err(IssueError::NoKey(_))));

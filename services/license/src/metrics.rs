@@ -10,8 +10,11 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry, domain: &str) -> prometheus::Result<Self> {
-        let options = Opts::new("understudy_licenses", "Devices that licence keys allow, by where the keys are")
-            .const_label("domain", domain);
+        let options = Opts::new(
+            "understudy_licenses",
+            "Devices that licence keys allow, by where the keys are",
+        )
+        .const_label("domain", domain);
         let licenses = IntGaugeVec::new(options, &["state"])?;
         registry.register(Box::new(licenses.clone()))?;
         Ok(Self { licenses })
@@ -26,6 +29,8 @@ impl Metrics {
                 .sum()
         };
         self.licenses.with_label_values(&["owner"]).set(devices(false));
-        self.licenses.with_label_values(&["transferred"]).set(devices(true));
+        self.licenses
+            .with_label_values(&["transferred"])
+            .set(devices(true));
     }
 }

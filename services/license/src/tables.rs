@@ -31,7 +31,10 @@ diesel::table! {
 pub(crate) fn load(connection: &mut SqliteConnection) -> QueryResult<Ledger> {
     let keys: Vec<String> = license_keys::table.select(license_keys::entry).load(connection)?;
     let moves: Vec<(String, String)> = license_moves::table.load(connection)?;
-    let keys = keys.iter().map(|json| read(json)).collect::<QueryResult<Vec<Entry>>>()?;
+    let keys = keys
+        .iter()
+        .map(|json| read(json))
+        .collect::<QueryResult<Vec<Entry>>>()?;
     let moves = moves
         .iter()
         .map(|(failover, json)| {
@@ -51,14 +54,19 @@ pub(crate) fn store(connection: &mut SqliteConnection, change: &Change) -> Query
                 license_keys::holder.eq(entry.holder.as_str()),
                 license_keys::entry.eq(write(entry)?),
             );
-            diesel::replace_into(license_keys::table).values(row).execute(connection)
+            diesel::replace_into(license_keys::table)
+                .values(row)
+                .execute(connection)
         }
-        Change::DeleteKey(key) => {
-            diesel::delete(license_keys::table.find(key.as_str())).execute(connection)
-        }
+        Change::DeleteKey(key) => diesel::delete(license_keys::table.find(key.as_str())).execute(connection),
         Change::SaveMove(failover, what) => {
-            let row = (license_moves::failover.eq(failover.as_str()), license_moves::moved.eq(write(what)?));
-            diesel::replace_into(license_moves::table).values(row).execute(connection)
+            let row = (
+                license_moves::failover.eq(failover.as_str()),
+                license_moves::moved.eq(write(what)?),
+            );
+            diesel::replace_into(license_moves::table)
+                .values(row)
+                .execute(connection)
         }
     }
     .map(drop)

@@ -14,6 +14,8 @@ pub struct OrchestratorConfig {
 
 impl Default for OrchestratorConfig {
     fn default() -> Self {
-        Self { fleet_key_file: PathBuf::from("/etc/understudy/fleet.key") }
+        Self {
+            fleet_key_file: PathBuf::from("/etc/understudy/fleet.key"),
+        }
     }
 }

@@ -35,17 +35,24 @@ pub(crate) async fn ask(
             () = shutdown.cancelled() => None,
         };
         let Some(request) = request else { return };
-        let Some((failover, given_back)) = about(&request) else { continue };
+        let Some((failover, given_back)) = about(&request) else {
+            continue;
+        };
         let answer = bus
             .request::<LicenseRequest, Answer<LicenseReply>>(names::LICENSE, &request, DEADLINE)
             .await
             .map_err(|error| error.to_string())
             .and_then(|answer| answer.map_err(|problem| problem.to_string()));
         let input = match answer {
-            Ok(LicenseReply::Moved { devices }) => Input::LicensesMoved { failover, given_back, devices },
-            Ok(LicenseReply::Licenses(_)) => {
-                Input::LicenseFailed { failover, why: "the ledger answered something else".to_owned() }
-            }
+            Ok(LicenseReply::Moved { devices }) => Input::LicensesMoved {
+                failover,
+                given_back,
+                devices,
+            },
+            Ok(LicenseReply::Licenses(_)) => Input::LicenseFailed {
+                failover,
+                why: "the ledger answered something else".to_owned(),
+            },
             Err(why) => Input::LicenseFailed { failover, why },
         };
         if jobs.send(Job::Input(input)).await.is_err() {

@@ -27,7 +27,10 @@ pub(crate) async fn listen(bus: Bus, jobs: mpsc::Sender<Job>) {
 
 fn input(incoming: &Incoming) -> Result<Input, MalformedMessage> {
     match incoming.kind.as_str() {
-        names::OBSERVATION_TYPE => Ok(Input::Observed { observation: incoming.json()?, fresh: fresh() }),
+        names::OBSERVATION_TYPE => Ok(Input::Observed {
+            observation: incoming.json()?,
+            fresh: fresh(),
+        }),
         names::REPORT_TYPE => Ok(Input::Reported(incoming.json()?)),
         names::RESTORATION_TYPE => Ok(Input::Restoration(incoming.json()?)),
         _ => Err(MalformedMessage {

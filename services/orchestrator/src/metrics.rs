@@ -54,13 +54,20 @@ impl Metrics {
             Ok(histogram)
         };
         let progress = GaugeVec::new(
-            Opts::new("understudy_failback_progress_ratio", "Share of a failback's bytes that arrived"),
+            Opts::new(
+                "understudy_failback_progress_ratio",
+                "Share of a failback's bytes that arrived",
+            ),
             &["domain", "server"],
         )?;
         registry.register(Box::new(progress.clone()))?;
         Ok(Self {
             cameras: gauge("understudy_cameras", "Cameras by state", &["domain", "state"])?,
-            servers: gauge("understudy_servers", "Servers by role and state", &["domain", "role", "state"])?,
+            servers: gauge(
+                "understudy_servers",
+                "Servers by role and state",
+                &["domain", "role", "state"],
+            )?,
             protected: gauge(
                 "understudy_protected_servers",
                 "Recording servers that a failover server could take over now",
@@ -71,7 +78,11 @@ impl Metrics {
                 "Recording servers that nobody could take over now",
                 &["domain"],
             )?,
-            active: gauge("understudy_failovers_active", "Failovers that are not over", &["domain"])?,
+            active: gauge(
+                "understudy_failovers_active",
+                "Failovers that are not over",
+                &["domain"],
+            )?,
             progress,
             failovers: counter(
                 "understudy_failovers_total",
@@ -88,16 +99,28 @@ impl Metrics {
                 "From the last sign of a server until its last camera films again",
                 &["domain", "mode"],
             )?,
-            failback_bytes: counter("understudy_failback_bytes_total", "Bytes handed back", &["domain"])?,
+            failback_bytes: counter(
+                "understudy_failback_bytes_total",
+                "Bytes handed back",
+                &["domain"],
+            )?,
         })
     }
 
     /// Brings the gauges up to date.
     pub(crate) fn show(&self, fleet: &mut Fleet) {
         let Some(servers) = servers(fleet) else { return };
-        let domains: BTreeMap<ServerId, DomainId> =
-            servers.iter().map(|view| (view.server.id.clone(), view.server.domain.clone())).collect();
-        for gauge in [&self.cameras, &self.servers, &self.protected, &self.unprotected, &self.active] {
+        let domains: BTreeMap<ServerId, DomainId> = servers
+            .iter()
+            .map(|view| (view.server.id.clone(), view.server.domain.clone()))
+            .collect();
+        for gauge in [
+            &self.cameras,
+            &self.servers,
+            &self.protected,
+            &self.unprotected,
+            &self.active,
+        ] {
             gauge.reset();
         }
         self.progress.reset();
@@ -112,18 +135,28 @@ impl Metrics {
 
     fn show_server(&self, view: &ServerView) {
         let domain = view.server.domain.as_str();
-        self.servers.with_label_values(&[domain, role(view.server.mode), state(view.state)]).inc();
+        self.servers
+            .with_label_values(&[domain, role(view.server.mode), state(view.state)])
+            .inc();
         if view.server.mode == Mode::Recording {
-            self.protected.with_label_values(&[domain]).add(i64::from(view.protected));
-            self.unprotected.with_label_values(&[domain]).add(i64::from(!view.protected));
+            self.protected
+                .with_label_values(&[domain])
+                .add(i64::from(view.protected));
+            self.unprotected
+                .with_label_values(&[domain])
+                .add(i64::from(!view.protected));
         }
     }
 
     fn show_cameras(&self, fleet: &mut Fleet, domains: &BTreeMap<ServerId, DomainId>) {
         let (answer, _) = fleet.answer(OrchestratorRequest::ListCameras, fresh(), clock::now());
-        let Ok(OrchestratorReply::Cameras(cameras)) = answer else { return };
+        let Ok(OrchestratorReply::Cameras(cameras)) = answer else {
+            return;
+        };
         for view in cameras {
-            let Some(domain) = domains.get(&view.camera.server) else { continue };
+            let Some(domain) = domains.get(&view.camera.server) else {
+                continue;
+            };
             let state = match view.status {
                 Some(CameraStatus::Recording) => "recording",
                 Some(CameraStatus::LiveOnly) => "live_only",
@@ -136,27 +169,43 @@ impl Metrics {
     }
 
     fn show_failover(&self, failover: &FailoverView, domains: &BTreeMap<ServerId, DomainId>) {
-        let Some(domain) = domains.get(&failover.server) else { return };
+        let Some(domain) = domains.get(&failover.server) else {
+            return;
+        };
         if !failover.phase.is_final() {
             self.active.with_label_values(&[domain.as_str()]).inc();
         }
         if failover.phase == Phase::Restoring && failover.progress.bytes_total > 0 {
             let ratio = failover.progress.bytes_done as f64 / failover.progress.bytes_total as f64;
-            self.progress.with_label_values(&[domain.as_str(), failover.server.as_str()]).set(ratio);
+            self.progress
+                .with_label_values(&[domain.as_str(), failover.server.as_str()])
+                .set(ratio);
         }
     }
 
     /// Counts what the fleet tells.
     pub(crate) fn count(&self, event: &Event, fleet: &Fleet) {
         match event {
-            Event::FailoverStarted { failover, server, silent_ms, .. } => {
+            Event::FailoverStarted {
+                failover,
+                server,
+                silent_ms,
+                ..
+            } => {
                 if kind(fleet, failover).is_some_and(|kind| kind != ReasonKind::Manual) {
                     let seconds = *silent_ms as f64 / 1000.0;
-                    self.detection.with_label_values(&[domain(fleet, server)]).observe(seconds);
+                    self.detection
+                        .with_label_values(&[domain(fleet, server)])
+                        .observe(seconds);
                 }
             }
             Event::FailoverServing { failover, server, .. } => self.downtime(fleet, failover, server),
-            Event::FailoverCompleted { failover, server, progress, .. } => {
+            Event::FailoverCompleted {
+                failover,
+                server,
+                progress,
+                ..
+            } => {
                 self.ended(fleet, failover, server, "completed");
                 let bytes = self.failback_bytes.with_label_values(&[domain(fleet, server)]);
                 bytes.inc_by(progress.bytes_done);
@@ -169,7 +218,9 @@ impl Metrics {
     }
 
     fn downtime(&self, fleet: &Fleet, id: &FailoverId, server: &ServerId) {
-        let Some(failover) = fleet.failovers().find(|failover| failover.id == *id) else { return };
+        let Some(failover) = fleet.failovers().find(|failover| failover.id == *id) else {
+            return;
+        };
         let view = failover.view();
         let Some(takeover) = view.takeover_ms else { return };
         let seconds = (view.detection_ms + takeover) as f64 / 1000.0;
@@ -185,30 +236,46 @@ impl Metrics {
 }
 
 fn servers(fleet: &mut Fleet) -> Option<Vec<ServerView>> {
-    match fleet.answer(OrchestratorRequest::ListServers, fresh(), clock::now()).0 {
+    match fleet
+        .answer(OrchestratorRequest::ListServers, fresh(), clock::now())
+        .0
+    {
         Ok(OrchestratorReply::Servers(servers)) => Some(servers),
         _ => None,
     }
 }
 
 fn failovers(fleet: &mut Fleet) -> Vec<FailoverView> {
-    match fleet.answer(OrchestratorRequest::ListFailovers, fresh(), clock::now()).0 {
+    match fleet
+        .answer(OrchestratorRequest::ListFailovers, fresh(), clock::now())
+        .0
+    {
         Ok(OrchestratorReply::Failovers(failovers)) => failovers,
         _ => Vec::new(),
     }
 }
 
 fn kind(fleet: &Fleet, id: &FailoverId) -> Option<ReasonKind> {
-    fleet.failovers().find(|failover| failover.id == *id).map(|failover| failover.reason.kind)
+    fleet
+        .failovers()
+        .find(|failover| failover.id == *id)
+        .map(|failover| failover.reason.kind)
 }
 
 /// A server that was removed meanwhile has no domain any more.
 fn domain<'a>(fleet: &'a Fleet, server: &ServerId) -> &'a str {
-    fleet.servers().find(|known| known.id == *server).map_or("", |server| server.domain.as_str())
+    fleet
+        .servers()
+        .find(|known| known.id == *server)
+        .map_or("", |server| server.domain.as_str())
 }
 
 fn mode(kind: ReasonKind) -> &'static str {
-    if kind == ReasonKind::Manual { "manual" } else { "automatic" }
+    if kind == ReasonKind::Manual {
+        "manual"
+    } else {
+        "automatic"
+    }
 }
 
 fn reason(kind: ReasonKind) -> &'static str {

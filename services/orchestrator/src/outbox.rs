@@ -14,12 +14,20 @@ impl OutboxSource for Outbox {
         &self,
         limit: usize,
     ) -> Result<Vec<(i64, Message)>, Box<dyn std::error::Error + Send + Sync>> {
-        let rows = self.0.run(move |connection| outbox::pending(connection, SERVICE, limit)).await?;
-        rows.into_iter().map(|(id, json)| Ok((id, serde_json::from_str(&json)?))).collect()
+        let rows = self
+            .0
+            .run(move |connection| outbox::pending(connection, SERVICE, limit))
+            .await?;
+        rows.into_iter()
+            .map(|(id, json)| Ok((id, serde_json::from_str(&json)?)))
+            .collect()
     }
 
     async fn sent(&self, ids: &[i64]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let ids = ids.to_vec();
-        Ok(self.0.run(move |connection| outbox::sent(connection, &ids)).await?)
+        Ok(self
+            .0
+            .run(move |connection| outbox::sent(connection, &ids))
+            .await?)
     }
 }

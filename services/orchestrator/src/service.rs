@@ -89,15 +89,34 @@ pub async fn run(
     let wake = Arc::new(Notify::new());
     understudy_bus::outbox::pump(bus.clone(), Outbox(store.clone()), wake.clone(), &process);
     let (servers, enrolled) = watch::channel(BTreeSet::new());
-    process.spawn("queues", queues::keep(bus.clone(), enrolled, wake.clone(), process.shutdown()));
+    process.spawn(
+        "queues",
+        queues::keep(bus.clone(), enrolled, wake.clone(), process.shutdown()),
+    );
     let (jobs, waiting) = mpsc::channel(WAITING);
     let (licenses, requests) = mpsc::channel(ledger::WAITING);
-    process.spawn("ledger", ledger::ask(bus.clone(), requests, jobs.clone(), process.shutdown()));
+    process.spawn(
+        "ledger",
+        ledger::ask(bus.clone(), requests, jobs.clone(), process.shutdown()),
+    );
     process.spawn("listen", listen::listen(bus.clone(), jobs.clone()));
     let asked = jobs.clone();
-    bus.serve(names::ORCHESTRATOR, move |request| ask(asked.clone(), request), &process);
+    bus.serve(
+        names::ORCHESTRATOR,
+        move |request| ask(asked.clone(), request),
+        &process,
+    );
 
-    let mut orchestrator = Orchestrator { fleet, key, store, database, wake, servers, licenses, metrics };
+    let mut orchestrator = Orchestrator {
+        fleet,
+        key,
+        store,
+        database,
+        wake,
+        servers,
+        licenses,
+        metrics,
+    };
     orchestrator.run(waiting, &process).await;
     Ok(())
 }
@@ -118,7 +137,9 @@ async fn records(store: &Store) -> Result<Vec<understudy_core::fleet::Record>, S
 async fn ask(jobs: mpsc::Sender<Job>, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
     let away = || Problem::unavailable("the orchestrator is ending: try again");
     let (answer, answered) = oneshot::channel();
-    jobs.send(Job::Request(request, answer)).await.map_err(|_| away())?;
+    jobs.send(Job::Request(request, answer))
+        .await
+        .map_err(|_| away())?;
     answered.await.map_err(|_| away())?
 }
 
@@ -222,8 +243,12 @@ impl Orchestrator {
         loop {
             let job = work.clone();
             let stored = self.store.run(move |connection| {
-                job.0.iter().try_for_each(|change| tables::store(connection, change))?;
-                job.1.iter().try_for_each(|json| understudy_store::outbox::push(connection, SERVICE, json))
+                job.0
+                    .iter()
+                    .try_for_each(|change| tables::store(connection, change))?;
+                job.1
+                    .iter()
+                    .try_for_each(|json| understudy_store::outbox::push(connection, SERVICE, json))
             });
             match stored.await {
                 Ok(()) => return self.database.ready(),

@@ -25,7 +25,9 @@ pub(crate) enum Change {
 
 /// Every record.
 pub(crate) fn load(connection: &mut SqliteConnection) -> QueryResult<Vec<Record>> {
-    let rows: Vec<String> = fleet_records::table.select(fleet_records::record).load(connection)?;
+    let rows: Vec<String> = fleet_records::table
+        .select(fleet_records::record)
+        .load(connection)?;
     rows.iter()
         .map(|json| {
             serde_json::from_str(json)
@@ -46,7 +48,9 @@ pub(crate) fn store(connection: &mut SqliteConnection, change: &Change) -> Query
                 fleet_records::id.eq(key.id),
                 fleet_records::record.eq(json),
             );
-            diesel::replace_into(fleet_records::table).values(row).execute(connection)
+            diesel::replace_into(fleet_records::table)
+                .values(row)
+                .execute(connection)
         }
         Change::Delete(key) => {
             diesel::delete(fleet_records::table.find((&key.kind, &key.id))).execute(connection)

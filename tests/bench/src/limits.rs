@@ -28,7 +28,11 @@ impl Measured {
         let figure = |name, value, limit| Figure { name, value, limit };
         Self(vec![
             figure("cameras", manual.cameras as f64, None),
-            figure("takeover_net_seconds", manual.takeover_net_seconds, Some(AtMost(1.0))),
+            figure(
+                "takeover_net_seconds",
+                manual.takeover_net_seconds,
+                Some(AtMost(1.0)),
+            ),
             figure("takeover_seconds", manual.takeover_seconds, None),
             figure("keyframe_wait_seconds", manual.keyframe_wait_seconds, None),
             figure("manual_frames_lost", manual.frames_lost as f64, None),
@@ -46,10 +50,22 @@ impl Measured {
             ),
             figure("kill_longest_gap_seconds", killed.longest_gap_seconds, None),
             figure("cpu_percent_per_camera", recording.cpu_percent, None),
-            figure("cpu_percent_per_camera_ffmpeg", recording.cpu_percent_ffmpeg, None),
-            figure("cpu_ratio_ffmpeg", recording.cpu_percent / recording.cpu_percent_ffmpeg, Some(AtMost(0.4))),
+            figure(
+                "cpu_percent_per_camera_ffmpeg",
+                recording.cpu_percent_ffmpeg,
+                None,
+            ),
+            figure(
+                "cpu_ratio_ffmpeg",
+                recording.cpu_percent / recording.cpu_percent_ffmpeg,
+                Some(AtMost(0.4)),
+            ),
             figure("rss_mib_base", recording.rss_mib_base, None),
-            figure("rss_mib_per_camera", recording.rss_mib_per_camera, Some(AtMost(1.5))),
+            figure(
+                "rss_mib_per_camera",
+                recording.rss_mib_per_camera,
+                Some(AtMost(1.5)),
+            ),
             figure("failback_bytes", failback.bytes as f64, None),
             figure("failback_bytes_per_second", failback.bytes_per_second, None),
             figure("rsync_bytes_per_second", failback.bytes_per_second_rsync, None),
@@ -76,8 +92,11 @@ impl Measured {
 
     pub(crate) fn json(&self) -> Value {
         let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
-        let figures: Map<String, Value> =
-            self.0.iter().map(|figure| (figure.name.to_owned(), json!(rounded(figure.value)))).collect();
+        let figures: Map<String, Value> = self
+            .0
+            .iter()
+            .map(|figure| (figure.name.to_owned(), json!(rounded(figure.value))))
+            .collect();
         Value::Object(figures)
     }
 
@@ -88,6 +107,10 @@ impl Measured {
             Some(Limit::AtLeast(limit)) => figure.value >= limit,
             None => true,
         };
-        self.0.iter().filter(|figure| !holds(figure)).map(|figure| figure.name).collect()
+        self.0
+            .iter()
+            .filter(|figure| !holds(figure))
+            .map(|figure| figure.name)
+            .collect()
     }
 }

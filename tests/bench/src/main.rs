@@ -35,9 +35,19 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let executable = arguments.executable.canonicalize().context("build it first: cargo build")?;
+    let executable = arguments
+        .executable
+        .canonicalize()
+        .context("build it first: cargo build")?;
     let folder = tempfile::Builder::new().prefix("understudy-bench-").tempdir()?;
-    let demo = |failure| demo(&executable, arguments.cameras, failure, folder.path().join("report.json"));
+    let demo = |failure| {
+        demo(
+            &executable,
+            arguments.cameras,
+            failure,
+            folder.path().join("report.json"),
+        )
+    };
 
     eprintln!("manual failover of {} cameras", arguments.cameras);
     let manual = demo("manual")?;
@@ -67,7 +77,14 @@ fn demo(
     report: PathBuf,
 ) -> anyhow::Result<Report> {
     let status = Command::new(executable)
-        .args(["demo", "--cameras", &cameras.to_string(), "--failure", failure, "--report"])
+        .args([
+            "demo",
+            "--cameras",
+            &cameras.to_string(),
+            "--failure",
+            failure,
+            "--report",
+        ])
         .arg(&report)
         .stdout(std::process::Stdio::null())
         .status()?;
@@ -76,7 +93,16 @@ fn demo(
 }
 
 fn plan(executable: PathBuf, folder: PathBuf, cameras: usize) -> Plan {
-    let flags = ["--codec", "h264", "--bitrate", "2000", "--fps", "15", "--gop", "15"];
+    let flags = [
+        "--codec",
+        "h264",
+        "--bitrate",
+        "2000",
+        "--fps",
+        "15",
+        "--gop",
+        "15",
+    ];
     Plan {
         executable,
         folder,

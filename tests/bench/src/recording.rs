@@ -35,15 +35,33 @@ pub(crate) struct Recording {
 /// Measures with `cameras` cameras on one recording server.
 pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
     let (cameras, folder) = (plan.cameras, plan.folder.clone());
-    let mut rig = Rig::start(Plan { enroll_cameras: false, ..plan }).await?;
+    let mut rig = Rig::start(Plan {
+        enroll_cameras: false,
+        ..plan
+    })
+    .await?;
     sleep(SETTLE).await;
-    let pid = rig.server("recorder-1").ingest.pid().context("ingest does not run")?;
+    let pid = rig
+        .server("recorder-1")
+        .ingest
+        .pid()
+        .context("ingest does not run")?;
     let rss_mib_base = resident_mib(pid)?;
     let wanted = u32::try_from(cameras)?;
-    rig.api.add_cameras(&rig.cameras("recorder-1", 0..cameras)?).await?;
+    rig.api
+        .add_cameras(&rig.cameras("recorder-1", 0..cameras)?)
+        .await?;
     eventually("all cameras to film", Duration::from_secs(60), async || {
-        let view = rig.api.server("recorder-1").await.map_err(|error| error.to_string())?;
-        if view.filming == wanted { Ok(()) } else { Err(format!("{} film", view.filming)) }
+        let view = rig
+            .api
+            .server("recorder-1")
+            .await
+            .map_err(|error| error.to_string())?;
+        if view.filming == wanted {
+            Ok(())
+        } else {
+            Err(format!("{} film", view.filming))
+        }
     })
     .await?;
     sleep(SETTLE).await;
@@ -67,7 +85,11 @@ pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
 }
 
 async fn spent(pids: &[i32], during: Duration) -> anyhow::Result<f64> {
-    let total = || pids.iter().map(|pid| cpu_seconds(*pid)).sum::<anyhow::Result<f64>>();
+    let total = || {
+        pids.iter()
+            .map(|pid| cpu_seconds(*pid))
+            .sum::<anyhow::Result<f64>>()
+    };
     let before = total()?;
     sleep(during).await;
     Ok(total()? - before)
@@ -85,7 +107,17 @@ impl Ffmpegs {
                 let name = camera_name(index);
                 let url = format!("rtsp://{CAMERA_USER}:{CAMERA_PASSWORD}@{address}/{name}");
                 Command::new("ffmpeg")
-                    .args(["-nostdin", "-v", "error", "-rtsp_transport", "tcp", "-i", &url, "-c", "copy"])
+                    .args([
+                        "-nostdin",
+                        "-v",
+                        "error",
+                        "-rtsp_transport",
+                        "tcp",
+                        "-i",
+                        &url,
+                        "-c",
+                        "copy",
+                    ])
                     .args(["-f", "segment", "-segment_time", "60"])
                     .arg(folder.join(format!("{name}-%03d.mp4")))
                     .stdout(Stdio::null())
@@ -98,7 +130,10 @@ impl Ffmpegs {
     }
 
     fn pids(&self) -> Vec<i32> {
-        self.0.iter().filter_map(|child| i32::try_from(child.id()).ok()).collect()
+        self.0
+            .iter()
+            .filter_map(|child| i32::try_from(child.id()).ok())
+            .collect()
     }
 }
 

@@ -36,7 +36,9 @@ pub fn executable() -> PathBuf {
         .ancestors()
         .map(|folder| folder.join("understudy"))
         .find(|path| path.is_file())
-        .expect("no `understudy` executable beside the tests: run `cargo build` first, or set UNDERSTUDY_BIN");
+        .expect(
+            "no `understudy` executable beside the tests: run `cargo build` first, or set UNDERSTUDY_BIN",
+        );
     built
 }
 
@@ -52,7 +54,18 @@ pub struct Fleet {
 /// for ten, two failover servers with room for ten and twenty.
 #[must_use]
 pub fn plan() -> Plan {
-    let flags = ["--fps", "15", "--gop", "15", "--width", "320", "--height", "240", "--bitrate", "400"];
+    let flags = [
+        "--fps",
+        "15",
+        "--gop",
+        "15",
+        "--width",
+        "320",
+        "--height",
+        "240",
+        "--bitrate",
+        "400",
+    ];
     Plan {
         executable: executable(),
         folder: PathBuf::new(),
@@ -66,7 +79,11 @@ pub fn plan() -> Plan {
         ],
         beat: Duration::from_millis(200),
         segment: Duration::from_secs(4),
-        policy: Policy { automatic: true, disconnection_ms: 1000, ..Policy::default() },
+        policy: Policy {
+            automatic: true,
+            disconnection_ms: 1000,
+            ..Policy::default()
+        },
         extra_configuration: String::new(),
     }
 }
@@ -77,9 +94,17 @@ impl Fleet {
     /// # Errors
     /// If a part of it does not start.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("understudy-scenario-").tempdir()?;
-        let plan = Plan { folder: folder.path().to_owned(), ..plan };
-        Ok(Self { rig: Rig::start(plan).await?, _folder: folder })
+        let folder = tempfile::Builder::new()
+            .prefix("understudy-scenario-")
+            .tempdir()?;
+        let plan = Plan {
+            folder: folder.path().to_owned(),
+            ..plan
+        };
+        Ok(Self {
+            rig: Rig::start(plan).await?,
+            _folder: folder,
+        })
     }
 
     /// As [`Fleet::start`], and waits until every camera films on `recorder-1` and it is protected.
@@ -109,8 +134,17 @@ impl Fleet {
     ) -> anyhow::Result<ServerView> {
         let what = format!("{server} {what}");
         Ok(eventually(&what, PATIENCE, async || {
-            let view = self.rig.api.server(server).await.map_err(|error| error.to_string())?;
-            if wanted(&view) { Ok(view) } else { Err(format!("{view:?}")) }
+            let view = self
+                .rig
+                .api
+                .server(server)
+                .await
+                .map_err(|error| error.to_string())?;
+            if wanted(&view) {
+                Ok(view)
+            } else {
+                Err(format!("{view:?}"))
+            }
         })
         .await?)
     }
@@ -120,7 +154,10 @@ impl Fleet {
     /// # Errors
     /// With how it is instead.
     pub async fn films(&self, server: &str, cameras: u32) -> anyhow::Result<ServerView> {
-        self.server(server, &format!("to film {cameras} cameras"), |view| view.filming == cameras).await
+        self.server(server, &format!("to film {cameras} cameras"), |view| {
+            view.filming == cameras
+        })
+        .await
     }
 
     /// Waits until the newest failover of `server` is as `wanted` says.
@@ -135,7 +172,12 @@ impl Fleet {
     ) -> anyhow::Result<FailoverView> {
         let what = format!("the failover of {server} {what}");
         Ok(eventually(&what, PATIENCE, async || {
-            let all = self.rig.api.failovers().await.map_err(|error| error.to_string())?;
+            let all = self
+                .rig
+                .api
+                .failovers()
+                .await
+                .map_err(|error| error.to_string())?;
             let newest = all.into_iter().find(|view| view.server.as_str() == server);
             match newest {
                 Some(view) if wanted(&view) => Ok(view),
@@ -150,7 +192,8 @@ impl Fleet {
     /// # Errors
     /// With how it is instead.
     pub async fn phase(&self, server: &str, phase: Phase) -> anyhow::Result<FailoverView> {
-        self.failover(server, &format!("to be in {phase:?}"), |view| view.phase == phase).await
+        self.failover(server, &format!("to be in {phase:?}"), |view| view.phase == phase)
+            .await
     }
 
     /// Waits until `camera` is lost for the reason `fault`.
@@ -158,15 +201,17 @@ impl Fleet {
     /// # Errors
     /// With how it is instead.
     pub async fn lost(&self, camera: &str, fault: CameraFault) -> anyhow::Result<String> {
-        Ok(eventually(&format!("{camera} to be lost: {fault:?}"), PATIENCE, async || {
-            let cameras = self.rig.api.cameras().await.map_err(|error| error.to_string())?;
-            let status = cameras.into_iter().find(|view| view.camera.id.as_str() == camera);
-            match status.and_then(|view| view.status) {
-                Some(CameraStatus::Lost { fault: seen, detail }) if seen == fault => Ok(detail),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await?)
+        Ok(
+            eventually(&format!("{camera} to be lost: {fault:?}"), PATIENCE, async || {
+                let cameras = self.rig.api.cameras().await.map_err(|error| error.to_string())?;
+                let status = cameras.into_iter().find(|view| view.camera.id.as_str() == camera);
+                match status.and_then(|view| view.status) {
+                    Some(CameraStatus::Lost { fault: seen, detail }) if seen == fault => Ok(detail),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+            .await?,
+        )
     }
 
     /// Waits until at least `count` closed segments' worth of files lie in `server`'s archive.
@@ -175,10 +220,18 @@ impl Fleet {
     /// With how many there are instead.
     pub async fn files(&mut self, server: &str, count: usize) -> anyhow::Result<Vec<PathBuf>> {
         let archive = self.rig.server(server).archive();
-        Ok(eventually(&format!("{count} files in {server}'s archive"), PATIENCE, async || {
-            let files = files(&archive)?;
-            if files.len() >= count { Ok(files) } else { Err(format!("{} files", files.len())) }
-        })
+        Ok(eventually(
+            &format!("{count} files in {server}'s archive"),
+            PATIENCE,
+            async || {
+                let files = files(&archive)?;
+                if files.len() >= count {
+                    Ok(files)
+                } else {
+                    Err(format!("{} files", files.len()))
+                }
+            },
+        )
         .await?)
     }
 

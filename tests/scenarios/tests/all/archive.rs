@@ -9,12 +9,24 @@ use understudy_scenarios::{Fleet, gaps, plan};
 fn plays(path: &Path, codec: &str) -> anyhow::Result<()> {
     let output = Command::new("ffprobe")
         .args(["-v", "error", "-select_streams", "v", "-count_packets"])
-        .args(["-show_entries", "stream=codec_name,nb_read_packets", "-of", "csv=p=0"])
+        .args([
+            "-show_entries",
+            "stream=codec_name,nb_read_packets",
+            "-of",
+            "csv=p=0",
+        ])
         .arg(path)
         .output()?;
-    let (said, complaints) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));
+    let (said, complaints) = (
+        String::from_utf8(output.stdout)?,
+        String::from_utf8_lossy(&output.stderr),
+    );
     let numbers = frames::numbers(path)?.len();
-    assert!(output.status.success() && complaints.is_empty(), "{}: {complaints}", path.display());
+    assert!(
+        output.status.success() && complaints.is_empty(),
+        "{}: {complaints}",
+        path.display()
+    );
     assert_eq!(said.trim(), format!("{codec},{numbers}"), "{}", path.display());
     Ok(())
 }
@@ -22,7 +34,9 @@ fn plays(path: &Path, codec: &str) -> anyhow::Result<()> {
 async fn films_and_survives_a_kill(codec: &str, probed: &str, more: &[&str]) -> anyhow::Result<()> {
     let mut fleet_plan = Plan { cameras: 2, ..plan() };
     fleet_plan.simulator.extend(["--codec", codec].map(str::to_owned));
-    fleet_plan.simulator.extend(more.iter().map(|flag| (*flag).to_owned()));
+    fleet_plan
+        .simulator
+        .extend(more.iter().map(|flag| (*flag).to_owned()));
     let mut fleet = Fleet::filming(fleet_plan).await?;
     fleet.files("recorder-1", 4).await?;
 
@@ -30,14 +44,21 @@ async fn films_and_survives_a_kill(codec: &str, probed: &str, more: &[&str]) -> 
     let before = fleet.files("recorder-1", 4).await?.len();
     fleet.rig.server("recorder-1").ingest.start()?;
     fleet.files("recorder-1", before + 4).await?;
-    assert!(fleet.rig.server("recorder-1").stop().await, "it stops when asked to");
+    assert!(
+        fleet.rig.server("recorder-1").stop().await,
+        "it stops when asked to"
+    );
 
     let archive = fleet.rig.server("recorder-1").archive();
     for (_, path) in frames::files(&archive)? {
         plays(&path, probed)?;
     }
     for (camera, numbers) in frames::recorded(&archive)? {
-        assert!(gaps(&numbers).len() <= 1, "only the kill may be missing of {camera}: {:?}", gaps(&numbers));
+        assert!(
+            gaps(&numbers).len() <= 1,
+            "only the kill may be missing of {camera}: {:?}",
+            gaps(&numbers)
+        );
     }
     fleet.rig.stop().await;
     Ok(())
@@ -55,7 +76,12 @@ async fn e1_every_h265_file_with_sound_plays_after_a_kill_of_the_recorder() -> a
 
 #[tokio::test]
 async fn e1_retention_by_age_removes_the_oldest_and_keeps_filming() -> anyhow::Result<()> {
-    let mut fleet = Fleet::start(Plan { enroll_cameras: false, cameras: 2, ..plan() }).await?;
+    let mut fleet = Fleet::start(Plan {
+        enroll_cameras: false,
+        cameras: 2,
+        ..plan()
+    })
+    .await?;
     let mut cameras = fleet.rig.cameras("recorder-1", 0..2)?;
     cameras[0].retention.max_age_seconds = Some(10);
     fleet.rig.api.add_cameras(&cameras).await?;
@@ -69,7 +95,11 @@ async fn e1_retention_by_age_removes_the_oldest_and_keeps_filming() -> anyhow::R
         // The kept camera goes on growing; the limited one has lost its beginning.
         match (first("cam-001"), first("cam-002")) {
             (Some(_), Some(_)) if span("cam-002") > 30 * 15 && span("cam-001") < 20 * 15 => Ok(()),
-            other => Err(format!("{other:?}, {} and {} frames", span("cam-001"), span("cam-002"))),
+            other => Err(format!(
+                "{other:?}, {} and {} frames",
+                span("cam-001"),
+                span("cam-002")
+            )),
         }
     })
     .await?;

@@ -9,7 +9,12 @@ fn start(service: &str, config: &str, more: &[&str]) -> anyhow::Result<Output> {
     let path = folder.path().join("understudy.toml");
     std::fs::write(&path, config)?;
     let mut command = std::process::Command::new("timeout");
-    command.args(["30"]).arg(executable()).arg(service).arg("--config").arg(&path);
+    command
+        .args(["30"])
+        .arg(executable())
+        .arg(service)
+        .arg("--config")
+        .arg(&path);
     Ok(command.args(more).output()?)
 }
 
@@ -24,7 +29,10 @@ fn says(output: &Output, words: &[&str]) {
 
 #[test]
 fn an_unknown_key_is_refused_and_the_nearest_known_one_named() -> anyhow::Result<()> {
-    says(&start("orchestrator", "[broker]\nulr = \"amqp://x\"\n", &[])?, &["broker.ulr", "broker.url"]);
+    says(
+        &start("orchestrator", "[broker]\nulr = \"amqp://x\"\n", &[])?,
+        &["broker.ulr", "broker.url"],
+    );
     Ok(())
 }
 
@@ -32,7 +40,10 @@ fn an_unknown_key_is_refused_and_the_nearest_known_one_named() -> anyhow::Result
 fn a_taken_port_is_named() -> anyhow::Result<()> {
     let holder = TcpListener::bind("127.0.0.1:0")?;
     let address = holder.local_addr()?.to_string();
-    says(&start("monitor", "", &["--listen", &address])?, &[&address, "in use"]);
+    says(
+        &start("monitor", "", &["--listen", &address])?,
+        &[&address, "in use"],
+    );
     Ok(())
 }
 
@@ -60,7 +71,9 @@ fn a_folder_that_cant_be_written_is_named() -> anyhow::Result<()> {
 
 #[test]
 fn wrong_usage_exits_with_two() -> anyhow::Result<()> {
-    let output = std::process::Command::new(executable()).args(["failover", "explode"]).output()?;
+    let output = std::process::Command::new(executable())
+        .args(["failover", "explode"])
+        .output()?;
     assert_eq!(output.status.code(), Some(2));
     Ok(())
 }

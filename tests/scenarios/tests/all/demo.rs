@@ -14,8 +14,15 @@ fn demo(failure: &str) -> anyhow::Result<(Report, String)> {
         .env("TMPDIR", folder.path())
         .output()?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stdout));
-    let left: Vec<_> = std::fs::read_dir(folder.path())?.flatten().map(|entry| entry.path()).collect();
+    assert!(
+        output.status.success(),
+        "{told}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let left: Vec<_> = std::fs::read_dir(folder.path())?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     assert_eq!(left, [path.clone()], "it cleans up after itself");
     Ok((serde_json::from_str(&std::fs::read_to_string(&path)?)?, told))
 }
@@ -25,8 +32,14 @@ fn f5_g2_e10_the_demo_kills_a_server_and_loses_nothing_but_the_takeover() -> any
     let (report, told) = demo("kill")?;
     assert_eq!((report.cameras, report.failure.as_str()), (12, "kill"));
     assert_eq!(report.broken, Vec::<String>::new(), "{told}");
-    assert!(report.detection_seconds >= 1.0 && report.takeover_seconds > 0.0, "{report:?}");
-    assert!(report.frames_lost > 0 && report.frames_recorded > 0, "a kill costs something: {report:?}");
+    assert!(
+        report.detection_seconds >= 1.0 && report.takeover_seconds > 0.0,
+        "{report:?}"
+    );
+    assert!(
+        report.frames_lost > 0 && report.frames_recorded > 0,
+        "a kill costs something: {report:?}"
+    );
     assert_eq!(report.frames_sent, report.frames_recorded + report.frames_lost);
     assert_eq!(report.segments_mismatched, 0);
     assert_eq!(report.licenses.during.get("failover-1"), Some(&12), "{report:?}");

@@ -22,7 +22,11 @@ async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {
 
 async fn stop(fleet: &mut Fleet) -> anyhow::Result<()> {
     fleet.rig.server("recorder-1").start()?;
-    fleet.server("recorder-1", "to be on standby", |view| view.reached == view.assigned).await?;
+    fleet
+        .server("recorder-1", "to be on standby", |view| {
+            view.reached == view.assigned
+        })
+        .await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     Ok(())
 }
@@ -36,12 +40,19 @@ async fn g2_g4_g6_recordings_and_settings_come_back_and_the_copies_are_removed()
     assert_eq!(failover.damaged, []);
     assert!(failover.progress.segments_done >= 8, "{failover:?}");
     fleet.films("recorder-1", 4).await?;
-    fleet.server("failover-1", "to stand by", |view| view.state == ServerState::Standby).await?;
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
     let left = frames::files(&fleet.rig.server("failover-1").archive())?;
     assert_eq!(left, [], "g4: the copies are gone");
     for (camera, numbers) in fleet.recorded("recorder-1")? {
         let gaps = gaps(&numbers);
-        assert!(gaps.len() <= 1, "only the takeover may be missing of {camera}: {gaps:?}");
+        assert!(
+            gaps.len() <= 1,
+            "only the takeover may be missing of {camera}: {gaps:?}"
+        );
     }
     fleet.rig.stop().await;
     Ok(())
@@ -49,22 +60,37 @@ async fn g2_g4_g6_recordings_and_settings_come_back_and_the_copies_are_removed()
 
 #[tokio::test]
 async fn g2_a_policy_of_remove_hands_nothing_back() -> anyhow::Result<()> {
-    let policy = Policy { failback: Failback::Remove, ..plan().policy };
+    let policy = Policy {
+        failback: Failback::Remove,
+        ..plan().policy
+    };
     let mut fleet = served(Plan { policy, ..plan() }).await?;
     stop(&mut fleet).await?;
 
     fleet.phase("recorder-1", Phase::Completed).await?;
-    fleet.server("failover-1", "to stand by", |view| view.state == ServerState::Standby).await?;
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
     assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
     let names: Vec<_> = frames::files(&fleet.rig.server("recorder-1").archive())?;
-    assert!(names.iter().all(|(_, path)| !path.to_string_lossy().contains("failover-1")), "{names:?}");
+    assert!(
+        names
+            .iter()
+            .all(|(_, path)| !path.to_string_lossy().contains("failover-1")),
+        "{names:?}"
+    );
     fleet.rig.stop().await;
     Ok(())
 }
 
 #[tokio::test]
 async fn d2_live_only_records_nothing_on_the_failover_server() -> anyhow::Result<()> {
-    let policy = Policy { range: Range::LiveOnly, ..plan().policy };
+    let policy = Policy {
+        range: Range::LiveOnly,
+        ..plan().policy
+    };
     let mut fleet = Fleet::filming(Plan { policy, ..plan() }).await?;
     fleet.rig.server("recorder-1").kill();
     fleet.phase("recorder-1", Phase::Serving).await?;
@@ -104,14 +130,19 @@ async fn g2_a_damaged_segment_is_reported_and_the_others_arrive() -> anyhow::Res
 async fn g2_an_interrupted_failback_goes_on_where_it_stopped() -> anyhow::Result<()> {
     let mut fleet = served(plan()).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet.server("recorder-1", "to be on standby", |view| view.reached == view.assigned).await?;
+    fleet
+        .server("recorder-1", "to be on standby", |view| {
+            view.reached == view.assigned
+        })
+        .await?;
     // The source is away when the failback begins: it waits, and says so.
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.api.stop_failover("recorder-1").await?;
-    fleet.failover("recorder-1", "to wait for its source", |view| {
-        view.phase == Phase::Restoring && !view.waits_for.is_empty()
-    })
-    .await?;
+    fleet
+        .failover("recorder-1", "to wait for its source", |view| {
+            view.phase == Phase::Restoring && !view.waits_for.is_empty()
+        })
+        .await?;
     // Then the receiver dies too; both come back.
     fleet.rig.server("recorder-1").sync.kill();
     fleet.rig.server("failover-1").sync.start()?;
@@ -120,7 +151,9 @@ async fn g2_an_interrupted_failback_goes_on_where_it_stopped() -> anyhow::Result
     let failover = fleet.phase("recorder-1", Phase::Completed).await?;
     assert_eq!(failover.damaged, []);
     let archive = fleet.rig.server("recorder-1").archive();
-    let leftovers = std::fs::read_dir(archive.join(".incoming")).map(|entries| entries.count()).unwrap_or(0);
+    let leftovers = std::fs::read_dir(archive.join(".incoming"))
+        .map(|entries| entries.count())
+        .unwrap_or(0);
     assert_eq!(leftovers, 0, "no half file stays behind");
     for (camera, numbers) in fleet.recorded("recorder-1")? {
         assert!(gaps(&numbers).len() <= 1, "{camera}: {:?}", gaps(&numbers));
@@ -133,23 +166,42 @@ async fn g2_an_interrupted_failback_goes_on_where_it_stopped() -> anyhow::Result
 async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::Result<()> {
     let mut fleet = served(plan()).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet.server("recorder-1", "to be on standby", |view| view.reached == view.assigned).await?;
+    fleet
+        .server("recorder-1", "to be on standby", |view| {
+            view.reached == view.assigned
+        })
+        .await?;
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.api.stop_failover("recorder-1").await?;
     let restoring = fleet.phase("recorder-1", Phase::Restoring).await?;
     let busy = fleet.rig.api.server("failover-1").await?;
-    assert_ne!(busy.state, ServerState::Standby, "g3: it takes over nobody while it hands back");
+    assert_ne!(
+        busy.state,
+        ServerState::Standby,
+        "g3: it takes over nobody while it hands back"
+    );
 
     let path = format!("failovers/{}/restoration/stop", restoring.id);
-    let _: serde_json::Value =
-        fleet.rig.api.call(reqwest::Method::POST, &path, Some(&serde_json::json!({}))).await?;
+    let _: serde_json::Value = fleet
+        .rig
+        .api
+        .call(reqwest::Method::POST, &path, Some(&serde_json::json!({})))
+        .await?;
 
     fleet.phase("recorder-1", Phase::Completed).await?;
-    fleet.server("failover-1", "to stand by", |view| view.state == ServerState::Standby).await?;
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
     let archive = fleet.rig.server("failover-1").archive();
     understudy_demo::rig::eventually("the copies to be removed", PATIENCE, async || {
         let left = frames::files(&archive).map_err(|error| error.to_string())?;
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     })
     .await?;
     fleet.films("recorder-1", 4).await?;
@@ -161,14 +213,22 @@ async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::
 async fn g3_the_same_server_failing_again_is_taken_over_by_the_same_one() -> anyhow::Result<()> {
     let mut fleet = served(plan()).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet.server("recorder-1", "to be on standby", |view| view.reached == view.assigned).await?;
+    fleet
+        .server("recorder-1", "to be on standby", |view| {
+            view.reached == view.assigned
+        })
+        .await?;
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.api.stop_failover("recorder-1").await?;
     let restoring = fleet.phase("recorder-1", Phase::Restoring).await?;
 
     fleet.rig.server("recorder-1").kill();
     let again = fleet.phase("recorder-1", Phase::Serving).await?;
-    assert_eq!((&again.id, &again.stand_in), (&restoring.id, &restoring.stand_in), "the same failover goes on");
+    assert_eq!(
+        (&again.id, &again.stand_in),
+        (&restoring.id, &restoring.stand_in),
+        "the same failover goes on"
+    );
     fleet.films("failover-1", 4).await?;
 
     fleet.rig.server("failover-1").sync.start()?;
@@ -176,7 +236,11 @@ async fn g3_the_same_server_failing_again_is_taken_over_by_the_same_one() -> any
     let ended = fleet.phase("recorder-1", Phase::Completed).await?;
     assert_eq!(ended.id, restoring.id);
     for (camera, numbers) in fleet.recorded("recorder-1")? {
-        assert!(gaps(&numbers).len() <= 2, "two takeovers, no more: {camera}: {:?}", gaps(&numbers));
+        assert!(
+            gaps(&numbers).len() <= 2,
+            "two takeovers, no more: {camera}: {:?}",
+            gaps(&numbers)
+        );
     }
     fleet.rig.stop().await;
     Ok(())

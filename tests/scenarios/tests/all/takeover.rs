@@ -17,36 +17,68 @@ async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_n
     fleet.rig.server("recorder-1").kill();
 
     let failover = fleet.phase("recorder-1", Phase::Serving).await?;
-    assert_eq!(failover.stand_in, Some(ServerId::new("failover-1")?), "{:?}", failover.selection);
-    assert_eq!(failover.selection.len(), 2, "a1, a2: both were considered: {:?}", failover.selection);
+    assert_eq!(
+        failover.stand_in,
+        Some(ServerId::new("failover-1")?),
+        "{:?}",
+        failover.selection
+    );
+    assert_eq!(
+        failover.selection.len(),
+        2,
+        "a1, a2: both were considered: {:?}",
+        failover.selection
+    );
     assert_eq!(failover.reason.kind, ReasonKind::Disconnection);
-    assert!(!failover.reason.evidence.is_empty(), "c7: the reason has evidence");
+    assert!(
+        !failover.reason.evidence.is_empty(),
+        "c7: the reason has evidence"
+    );
     assert!(failover.detection_ms >= 1000, "f5: {failover:?}");
     assert!(failover.takeover_ms.is_some(), "f5: {failover:?}");
     let stand_in = fleet.films("failover-1", 4).await?;
     assert_eq!(stand_in.bears_name.as_deref(), Some("North gate"), "e11");
     let idle = fleet.rig.api.server("failover-2").await?;
-    assert_eq!((idle.state, idle.cameras), (ServerState::Standby, 0), "a4: it offers nothing on standby");
+    assert_eq!(
+        (idle.state, idle.cameras),
+        (ServerState::Standby, 0),
+        "a4: it offers nothing on standby"
+    );
     fleet.rig.stop().await;
     Ok(())
 }
 
 #[tokio::test]
 async fn c1_without_automatic_failover_nothing_happens_until_a_person_asks() -> anyhow::Result<()> {
-    let policy = Policy { automatic: false, ..plan().policy };
+    let policy = Policy {
+        automatic: false,
+        ..plan().policy
+    };
     let mut fleet = Fleet::filming(understudy_demo::rig::Plan { policy, ..plan() }).await?;
 
     fleet.rig.server("recorder-1").kill();
-    fleet.server("recorder-1", "to be seen as gone", |view| view.state == ServerState::Disconnected).await?;
+    fleet
+        .server("recorder-1", "to be seen as gone", |view| {
+            view.state == ServerState::Disconnected
+        })
+        .await?;
     // Three times the disconnection duration: an automatic failover would have come by now.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     assert_eq!(fleet.rig.api.failovers().await?, []);
 
     let asked = serde_json::json!({ "stand_in": "failover-2" });
     let path = "servers/recorder-1/failover";
-    let _: serde_json::Value = fleet.rig.api.call(reqwest::Method::POST, path, Some(&asked)).await?;
+    let _: serde_json::Value = fleet
+        .rig
+        .api
+        .call(reqwest::Method::POST, path, Some(&asked))
+        .await?;
     let failover = fleet.phase("recorder-1", Phase::Serving).await?;
-    assert_eq!(failover.stand_in, Some(ServerId::new("failover-2")?), "c6: by the one that was asked for");
+    assert_eq!(
+        failover.stand_in,
+        Some(ServerId::new("failover-2")?),
+        "c6: by the one that was asked for"
+    );
     assert_eq!(failover.reason.kind, ReasonKind::Manual);
     assert_eq!(failover.detection_ms, 0);
     fleet.rig.stop().await;
@@ -60,18 +92,37 @@ async fn a3_a_second_failure_waits_until_the_failover_server_is_free() -> anyhow
         ServerPlan::recording("recorder-2", "South gate", 10),
         ServerPlan::failover("failover-1", "Stand-in", 10),
     ];
-    let fleet_plan = understudy_demo::rig::Plan { servers, enroll_cameras: false, ..plan() };
+    let fleet_plan = understudy_demo::rig::Plan {
+        servers,
+        enroll_cameras: false,
+        ..plan()
+    };
     let mut fleet = Fleet::start(fleet_plan).await?;
-    fleet.rig.api.add_cameras(&fleet.rig.cameras("recorder-1", 0..2)?).await?;
-    fleet.rig.api.add_cameras(&fleet.rig.cameras("recorder-2", 2..4)?).await?;
+    fleet
+        .rig
+        .api
+        .add_cameras(&fleet.rig.cameras("recorder-1", 0..2)?)
+        .await?;
+    fleet
+        .rig
+        .api
+        .add_cameras(&fleet.rig.cameras("recorder-2", 2..4)?)
+        .await?;
     fleet.films("recorder-1", 2).await?;
     fleet.films("recorder-2", 2).await?;
-    fleet.server("recorder-2", "to be protected", |view| view.protected).await?;
+    fleet
+        .server("recorder-2", "to be protected", |view| view.protected)
+        .await?;
 
     fleet.rig.server("recorder-1").kill();
     fleet.phase("recorder-1", Phase::Serving).await?;
-    let unprotected = fleet.server("recorder-2", "to be unprotected", |view| !view.protected).await?;
-    assert!(!unprotected.warnings.is_empty(), "a3: it is told: {unprotected:?}");
+    let unprotected = fleet
+        .server("recorder-2", "to be unprotected", |view| !view.protected)
+        .await?;
+    assert!(
+        !unprotected.warnings.is_empty(),
+        "a3: it is told: {unprotected:?}"
+    );
 
     fleet.rig.server("recorder-2").kill();
     let waiting = fleet.phase("recorder-2", Phase::Selecting).await?;
@@ -79,7 +130,9 @@ async fn a3_a_second_failure_waits_until_the_failover_server_is_free() -> anyhow
 
     // The first one comes back and is handed its recordings: then the second one's turn has come.
     fleet.rig.server("recorder-1").start()?;
-    fleet.server("recorder-1", "to be heard", |view| view.reached == view.assigned).await?;
+    fleet
+        .server("recorder-1", "to be heard", |view| view.reached == view.assigned)
+        .await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Completed).await?;
     let served = fleet.phase("recorder-2", Phase::Serving).await?;
@@ -96,7 +149,11 @@ async fn e12_surplus_cameras_are_disabled_lowest_priority_first_and_named() -> a
         ServerPlan::failover("failover-1", "Small", 2),
         ServerPlan::failover("failover-2", "Smaller", 1),
     ];
-    let fleet_plan = understudy_demo::rig::Plan { servers, enroll_cameras: false, ..plan() };
+    let fleet_plan = understudy_demo::rig::Plan {
+        servers,
+        enroll_cameras: false,
+        ..plan()
+    };
     let mut fleet = Fleet::start(fleet_plan).await?;
     let mut cameras = fleet.rig.cameras("recorder-1", 0..4)?;
     for (camera, priority) in cameras.iter_mut().zip([1, 7, 3, 9]) {
@@ -108,7 +165,11 @@ async fn e12_surplus_cameras_are_disabled_lowest_priority_first_and_named() -> a
     fleet.rig.server("recorder-1").kill();
 
     let failover = fleet.phase("recorder-1", Phase::Serving).await?;
-    assert_eq!(failover.stand_in, Some(ServerId::new("failover-1")?), "a5: none fits, so the largest");
+    assert_eq!(
+        failover.stand_in,
+        Some(ServerId::new("failover-1")?),
+        "a5: none fits, so the largest"
+    );
     let disabled: Vec<&str> = failover.disabled.iter().map(|camera| camera.as_str()).collect();
     assert_eq!(disabled, ["cam-001", "cam-003"]);
     fleet.films("failover-1", 2).await?;
@@ -120,14 +181,18 @@ async fn e12_surplus_cameras_are_disabled_lowest_priority_first_and_named() -> a
 async fn a5_no_failover_server_is_paired_and_then_one_is() -> anyhow::Result<()> {
     let mut fleet = Fleet::filming(plan()).await?;
     fleet.rig.api.pair("recorder-1", &Pairing::default()).await?;
-    let view = fleet.server("recorder-1", "to be unprotected", |view| !view.protected).await?;
+    let view = fleet
+        .server("recorder-1", "to be unprotected", |view| !view.protected)
+        .await?;
     assert_eq!(view.paired_with, []);
 
     // Nobody may stand in: both failover servers are gone when the recording server dies.
     fleet.rig.api.pair("recorder-1", &Pairing::All).await?;
     fleet.rig.server("failover-1").kill();
     fleet.rig.server("failover-2").kill();
-    fleet.server("recorder-1", "to be unprotected again", |view| !view.protected).await?;
+    fleet
+        .server("recorder-1", "to be unprotected again", |view| !view.protected)
+        .await?;
     fleet.rig.server("recorder-1").kill();
     let waiting = fleet.phase("recorder-1", Phase::Selecting).await?;
     assert!(!waiting.waits_for.is_empty());
@@ -141,17 +206,33 @@ async fn a5_no_failover_server_is_paired_and_then_one_is() -> anyhow::Result<()>
 
 #[tokio::test]
 async fn c5_g1_a_server_that_comes_back_in_mid_takeover_ends_up_filming_again() -> anyhow::Result<()> {
-    let policy = Policy { stop_automatically: true, ..plan().policy };
+    let policy = Policy {
+        stop_automatically: true,
+        ..plan().policy
+    };
     let mut fleet = Fleet::filming(understudy_demo::rig::Plan { policy, ..plan() }).await?;
 
     fleet.rig.server("recorder-1").kill();
-    let failover = fleet.failover("recorder-1", "to be under way", |view| view.stand_in.is_some()).await?;
+    let failover = fleet
+        .failover("recorder-1", "to be under way", |view| view.stand_in.is_some())
+        .await?;
     fleet.rig.server("recorder-1").start()?;
 
-    let ended = fleet.failover("recorder-1", "to end", |view| view.phase.is_final()).await?;
-    assert_eq!((ended.id, ended.phase), (failover.id, Phase::Completed), "{:?}", ended.steps);
+    let ended = fleet
+        .failover("recorder-1", "to end", |view| view.phase.is_final())
+        .await?;
+    assert_eq!(
+        (ended.id, ended.phase),
+        (failover.id, Phase::Completed),
+        "{:?}",
+        ended.steps
+    );
     fleet.films("recorder-1", 4).await?;
-    fleet.server("failover-1", "to stand by", |view| view.state == ServerState::Standby).await?;
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
     fleet.rig.stop().await;
     Ok(())
 }
