@@ -1,18 +1,22 @@
 //! The one connection of a process: made, watched, and made again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use understudy_core::ids::ServerId;
+use understudy_core::{contract::names, ids::ServerId};
 use understudy_runtime::{Condition, Process};
 
 use crate::{
     backoff::Backoff,
     config::{Address, BrokerConfig, BusError},
-    lane::{DEADLINE, Lane, Outgoing, PublishError},
+    lane::{DEADLINE, GRACE, Lane, Outgoing, PublishError},
     message::Message,
     metrics::Metrics,
     rpc::Requests,
@@ -24,8 +28,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long connecting and declaring may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For how long the connection stays after a shutdown began, for what others still have to say.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// How the connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,9 @@ struct Inner {
     metrics: Metrics,
     /// Assignments and bundles.
     state: Lane,
+    /// The same for servers whose queue did not confirm in time, so that it holds up nobody else's.
+    slow: Lane,
+    slow_keys: Mutex<HashSet<String>>,
     facts: Lane,
     transient: Lane,
     requests: Requests,
@@ -148,6 +153,8 @@ impl Bus {
         let inner = Inner {
             source: source.to_owned(),
             state: lane(),
+            slow: lane(),
+            slow_keys: Mutex::default(),
             facts: lane(),
             transient: lane(),
             requests: Requests::start(&sessions, &metrics, process),
@@ -177,12 +184,6 @@ impl Bus {
     /// # Errors
     /// [`PublishError`]; at once while there is no connection, since nothing is queued here.
     pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        use understudy_core::contract::names;
-        let lane = match message.exchange.as_str() {
-            names::ASSIGNMENTS => &self.inner.state,
-            names::HEARTBEATS => &self.inner.transient,
-            _ => &self.inner.facts,
-        };
         let outgoing = Outgoing {
             properties: message.properties(&self.inner.source),
             exchange: message.exchange,
@@ -191,7 +192,31 @@ impl Bus {
             id: message.id,
             body: message.body,
         };
-        lane.publish(outgoing).await
+        match outgoing.exchange.as_str() {
+            names::ASSIGNMENTS => self.publish_state(outgoing).await,
+            names::HEARTBEATS => self.inner.transient.publish(outgoing).await,
+            _ => self.inner.facts.publish(outgoing).await,
+        }
+    }
+
+    async fn publish_state(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        // A plain set: it holds after a panic as before.
+        let slow_keys = || {
+            self.inner
+                .slow_keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let key = outgoing.routing_key.clone();
+        let slow = slow_keys().contains(&key);
+        let lane = if slow { &self.inner.slow } else { &self.inner.state };
+        let result = lane.publish(outgoing).await;
+        match &result {
+            Err(PublishError::Deadline) => drop(slow_keys().insert(key)),
+            Ok(()) if slow => drop(slow_keys().remove(&key)),
+            _ => {}
+        }
+        result
     }
 
     /// Begins to consume, and goes on however often the broker goes and comes, until the process ends or the

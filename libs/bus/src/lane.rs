@@ -4,16 +4,11 @@
 //! confirm is resolved next, and RabbitMQ confirms several at once. So messages go out in batches: when all of
 //! a batch are confirmed, what came back is known by its message id.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm, options::BasicPublishOptions};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use lapin::{BasicProperties, Channel, options::BasicPublishOptions};
 use tokio::sync::{mpsc, oneshot};
 use understudy_runtime::Process;
 
@@ -22,8 +17,10 @@ use crate::{
     metrics::Metrics,
 };
 
-/// For how long a confirm may be outstanding.
+/// For how long confirms may be outstanding, and a publisher waits.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+/// For how long a lane publishes after a shutdown began.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// Messages that wait for the lane: the publishers wait beyond it.
 const WAITING: usize = 256;
 /// Messages of one batch: enough for a hundred failovers at once, few enough that a confirm is not late.
@@ -107,7 +104,14 @@ impl Lane {
             setup: Arc::new(setup),
             open: None,
         };
-        process.spawn("bus publisher", worker.run(outgoing));
+        let shutdown = process.shutdown();
+        process.spawn("bus publisher", async move {
+            tokio::select! {
+                () = worker.run(outgoing) => {}
+                // What others say at their end still gets through.
+                () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => {}
+            }
+        });
         Self {
             waiting,
             metrics: metrics.clone(),
@@ -159,34 +163,26 @@ impl Worker {
 
     /// One result for each message.
     async fn publish(&mut self, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-        let all = |error: PublishError| messages.iter().map(|_| Err(error.clone())).collect();
+        let mut batch = Batch::new(messages);
         let session = match self.sessions.current() {
             Ok(session) => session,
-            Err(error) => return all(error),
+            Err(error) => return batch.results(&error),
         };
         let work = async {
             let channel = self.channel(&session).await?;
-            publish_batch(&channel, messages).await
+            batch.publish(&channel).await
         };
-        let outcome = tokio::select! {
-            outcome = tokio::time::timeout(DEADLINE, work) => outcome,
-            why = session.ended() => {
-                self.open = None;
-                return all(PublishError::Down(why));
-            }
+        let failure = tokio::select! {
+            outcome = tokio::time::timeout(DEADLINE, work) => match outcome {
+                Ok(Ok(())) => return batch.results(&PublishError::Deadline),
+                Ok(Err(error)) => PublishError::Down(error.to_string()),
+                Err(_late) => PublishError::Deadline,
+            },
+            why = session.ended() => PublishError::Down(why),
         };
-        match outcome {
-            Ok(Ok(results)) => results,
-            Ok(Err(error)) => {
-                self.open = None;
-                all(PublishError::Down(error.to_string()))
-            }
-            Err(_late) => {
-                // Confirms are outstanding: the next batch must not be taken for this one.
-                self.open = None;
-                all(PublishError::Deadline)
-            }
-        }
+        // Confirms may be outstanding: they must not be taken for the next batch's.
+        self.open = None;
+        batch.results(&failure)
     }
 
     async fn channel(&mut self, session: &Session) -> lapin::Result<Channel> {
@@ -204,57 +200,76 @@ impl Worker {
     }
 }
 
-async fn publish_batch(
-    channel: &Channel,
-    messages: &[Outgoing],
-) -> lapin::Result<Vec<Result<(), PublishError>>> {
-    let mut confirms: Vec<PublisherConfirm> = Vec::with_capacity(messages.len());
-    for message in messages {
-        let options = BasicPublishOptions {
-            mandatory: message.mandatory,
-            immediate: false,
+/// Messages that go out together, and what became of each.
+struct Batch<'a> {
+    messages: &'a [Outgoing],
+    /// Whether a queue took it, for each that was confirmed.
+    confirmed: Vec<Option<bool>>,
+    /// Ids of those that came back.
+    returned: BTreeSet<String>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(messages: &'a [Outgoing]) -> Self {
+        Self {
+            messages,
+            confirmed: vec![None; messages.len()],
+            returned: BTreeSet::new(),
+        }
+    }
+
+    async fn publish(&mut self, channel: &Channel) -> lapin::Result<()> {
+        let mut confirms = FuturesUnordered::new();
+        for (index, message) in self.messages.iter().enumerate() {
+            let options = BasicPublishOptions {
+                mandatory: message.mandatory,
+                immediate: false,
+            };
+            let sent = channel.basic_publish(
+                message.exchange.as_str().into(),
+                message.routing_key.as_str().into(),
+                options,
+                &message.body,
+                message.properties.clone(),
+            );
+            let confirm = sent.await?;
+            confirms.push(async move { (index, confirm.await) });
+        }
+        while let Some((index, confirmation)) = confirms.next().await {
+            let confirmation = confirmation?;
+            self.confirmed[index] = Some(confirmation.is_ack());
+            if let Some(back) = confirmation.take_message() {
+                let id = back
+                    .delivery
+                    .properties
+                    .message_id()
+                    .as_ref()
+                    .map(ToString::to_string);
+                self.returned.insert(id.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of each; of those that were not confirmed, `otherwise`.
+    fn results(&self, otherwise: &PublishError) -> Vec<Result<(), PublishError>> {
+        let result = |(message, confirmed): (&Outgoing, &Option<bool>)| {
+            let (exchange, routing_key) = (message.exchange.clone(), message.routing_key.clone());
+            if self.returned.contains(&message.id) {
+                return Err(PublishError::Unroutable {
+                    exchange,
+                    routing_key,
+                });
+            }
+            match confirmed {
+                Some(true) => Ok(()),
+                Some(false) => Err(PublishError::Refused {
+                    exchange,
+                    routing_key,
+                }),
+                None => Err(otherwise.clone()),
+            }
         };
-        let sent = channel.basic_publish(
-            message.exchange.as_str().into(),
-            message.routing_key.as_str().into(),
-            options,
-            &message.body,
-            message.properties.clone(),
-        );
-        confirms.push(sent.await?);
+        self.messages.iter().zip(&self.confirmed).map(result).collect()
     }
-    let mut refused = BTreeSet::new();
-    let mut returned = BTreeMap::new();
-    for (message, confirm) in messages.iter().zip(confirms) {
-        let confirmation = confirm.await?;
-        if !confirmation.is_ack() {
-            refused.insert(message.id.as_str());
-        }
-        if let Confirmation::Ack(Some(back)) | Confirmation::Nack(Some(back)) = confirmation {
-            let id = back
-                .delivery
-                .properties
-                .message_id()
-                .as_ref()
-                .map(ToString::to_string);
-            returned.insert(id.unwrap_or_default(), ());
-        }
-    }
-    let result = |message: &Outgoing| {
-        let (exchange, routing_key) = (message.exchange.clone(), message.routing_key.clone());
-        if returned.contains_key(&message.id) {
-            Err(PublishError::Unroutable {
-                exchange,
-                routing_key,
-            })
-        } else if refused.contains(message.id.as_str()) {
-            Err(PublishError::Refused {
-                exchange,
-                routing_key,
-            })
-        } else {
-            Ok(())
-        }
-    };
-    Ok(messages.iter().map(result).collect())
 }

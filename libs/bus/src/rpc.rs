@@ -26,7 +26,7 @@ use crate::{
     Bus,
     backoff::Backoff,
     connection::{Session, Sessions},
-    lane::{Lane, Outgoing, PublishError},
+    lane::{GRACE, Lane, Outgoing, PublishError},
     metrics::Metrics,
     topology,
 };
@@ -205,8 +205,8 @@ impl Bus {
         answer.await.map_err(lost)?
     }
 
-    /// Answers requests to `service` with `handler`, several at once, until the process ends; those begun are
-    /// finished then. A request may come twice.
+    /// Answers requests to `service` with `handler`, several at once, until the process ends; those begun have
+    /// a second to finish then. A request may come twice.
     pub fn serve<Q, R, F, A>(&self, service: &'static str, handler: F, process: &Process)
     where
         Q: DeserializeOwned + Send + 'static,
@@ -257,7 +257,8 @@ impl<F> Server<F> {
             () = serving => {}
             () = shutdown.cancelled() => {}
         }
-        while handling.join_next().await.is_some() {}
+        let finished = async { while handling.join_next().await.is_some() {} };
+        let _late = tokio::time::timeout(GRACE, finished).await;
     }
 
     async fn consume<Q, R, A>(

@@ -287,51 +287,75 @@ struct Feeder {
 }
 
 impl Feeder {
+    /// Consumes for ever; a lost connection, a closed channel and a cancelled consumer all begin it anew.
     async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut sessions = self.bus.sessions();
+        loop {
+            let session = tokio::select! {
+                session = sessions.next() => session,
+                () = self.stop() => return,
+            };
+            let Some(session) = session else { return };
+            let why = tokio::select! {
+                why = self.consume(&session, &mut backoff) => why,
+                why = session.ended() => why,
+            };
+            self.consuming.send_replace(false);
+            tracing::debug!(queue = &*self.name, why, "consuming begins anew");
+            drop(session);
+            tokio::select! {
+                () = tokio::time::sleep(backoff.pause()) => {}
+                () = self.stop() => return,
+            }
+        }
+    }
+
+    /// Waits until the process ends or nobody listens any more.
+    async fn stop(&self) {
         let shutdown = self.bus.process().shutdown();
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.sender.closed() => {}
-            () = self.feed() => {}
         }
     }
 
-    /// Consumes for ever; a lost connection, a closed channel and a cancelled consumer all begin it anew.
-    async fn feed(&self) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        let mut sessions = self.bus.sessions();
-        while let Some(session) = sessions.next().await {
-            let ended = tokio::select! {
-                ended = self.consume(&session, &mut backoff) => ended,
-                why = session.ended() => Err(why),
-            };
-            self.consuming.send_replace(false);
-            if let Err(why) = ended {
-                tracing::debug!(queue = &*self.name, why, "consuming begins anew");
-            }
-            drop(session);
-            tokio::time::sleep(backoff.pause()).await;
+    /// Consumes until it has to stop or can't go on, and says why.
+    async fn consume(&self, session: &Session, backoff: &mut Backoff) -> String {
+        let channel = match session.connection.create_channel().await {
+            Ok(channel) => channel,
+            Err(error) => return error.to_string(),
+        };
+        let why = tokio::select! {
+            ended = self.deliver(&channel, backoff) => match ended {
+                Ok(()) => "the broker ended the consumer".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            () = self.stop() => "nobody listens any more".to_owned(),
+        };
+        if channel.status().connected() {
+            // What was not acknowledged is handed out to the next consumer at once.
+            let close = channel.close(200, "done".into());
+            let _ended = tokio::time::timeout(Duration::from_secs(1), close).await;
         }
+        why
     }
 
-    async fn consume(&self, session: &Session, backoff: &mut Backoff) -> Result<(), String> {
-        let text = |error: lapin::Error| error.to_string();
-        let channel = session.connection.create_channel().await.map_err(text)?;
+    async fn deliver(&self, channel: &Channel, backoff: &mut Backoff) -> lapin::Result<()> {
         channel
             .basic_qos(self.queue.prefetch, BasicQosOptions::default())
-            .await
-            .map_err(text)?;
-        let queue = self.queue.declare(&channel).await.map_err(text)?;
+            .await?;
+        let queue = self.queue.declare(channel).await?;
         let options = BasicConsumeOptions::default();
         let consumer =
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());
-        let mut consumer = consumer.await.map_err(text)?;
+        let mut consumer = consumer.await?;
         backoff.reset();
         self.consuming.send_replace(true);
         while let Some(delivery) = consumer.next().await {
-            self.hand_over(delivery.map_err(text)?).await;
+            self.hand_over(delivery?).await;
         }
-        Err("the broker ended the consumer".to_owned())
+        Ok(())
     }
 
     async fn hand_over(&self, delivery: Delivery) {
