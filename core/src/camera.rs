@@ -42,6 +42,23 @@ fn enabled() -> bool {
     true
 }
 
+impl Camera {
+    /// Whether it is filmed just like `other`: what differs, if anything, is no matter of its session.
+    #[must_use]
+    pub fn films_like(&self, other: &Self) -> bool {
+        let session = |camera: &Self| {
+            (
+                camera.id.clone(),
+                camera.url.clone(),
+                camera.credentials.clone(),
+                camera.recording,
+                camera.enabled,
+            )
+        };
+        session(self) == session(other)
+    }
+}
+
 /// Basic or Digest credentials (RFC 7617, RFC 7616). Never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

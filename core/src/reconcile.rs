@@ -43,7 +43,9 @@ pub enum Effect {
     Persist(Assignment),
     /// Get the bundle from the host.
     FetchBundle(BundleHash),
-    /// Film exactly these cameras for this identity: start what is missing, stop what is too much.
+    /// Film exactly these cameras for this identity: start what is missing, stop what is too much, and begin
+    /// anew what is filmed otherwise than before ([`Camera::films_like`], or another range). Cameras that are
+    /// begun have to say [`Input::Camera`] again.
     Film(Film),
     /// Stop all cameras.
     StopFilming,
@@ -288,9 +290,12 @@ impl Reconciler {
         disabled: &BTreeSet<CameraId>,
     ) -> BTreeMap<CameraId, CameraStatus> {
         let unchanged = |camera: &Camera| {
-            self.running
+            let running = self
+                .running
                 .iter()
-                .any(|running| running.film.range == wanted.range && running.film.cameras.contains(camera))
+                .filter(|running| running.film.range == wanted.range);
+            let mut before = running.flat_map(|running| &running.film.cameras);
+            before.any(|before| before.films_like(camera))
         };
         let status = |camera: &Camera| {
             if !camera.enabled {

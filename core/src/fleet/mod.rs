@@ -129,8 +129,8 @@ struct Member {
     server: Server,
     trigger: Trigger,
     report: Option<ServerReport>,
-    /// Earlier starts of its recording service: their reports are late.
-    gone: VecDeque<Incarnation>,
+    /// Other starts of its recording service, each with the last that was heard of it.
+    others: VecDeque<(Incarnation, u64)>,
     published_at: Option<Monotonic>,
     staged: BTreeMap<BundleHash, Monotonic>,
     heard: Option<bool>,
@@ -152,7 +152,7 @@ impl Member {
             server,
             trigger: Trigger::new(ever_heard),
             report: None,
-            gone: VecDeque::new(),
+            others: VecDeque::new(),
             published_at: None,
             staged: BTreeMap::new(),
             heard: None,

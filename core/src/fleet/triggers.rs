@@ -152,33 +152,34 @@ impl Fleet {
         let server = report.server.clone();
         let reached = report.epoch;
         if let Some(member) = self.members.get_mut(&server) {
+            member.others.retain(|(other, _)| *other != report.incarnation);
             let before = member.report.replace(report);
-            if let Some(before) = before.filter(|before| {
-                member
-                    .report
-                    .as_ref()
-                    .is_some_and(|report| report.incarnation != before.incarnation)
-            }) {
-                member.gone.push_back(before.incarnation);
-                let surplus = member.gone.len().saturating_sub(INCARNATIONS);
-                member.gone.drain(..surplus);
+            let now_known = member.report.as_ref().map(|report| &report.incarnation);
+            if let Some(before) = before.filter(|before| Some(&before.incarnation) != now_known) {
+                member.others.push_back((before.incarnation, before.sequence));
+                let surplus = member.others.len().saturating_sub(INCARNATIONS);
+                member.others.drain(..surplus);
             }
         }
         self.republish(&server, reached, now);
     }
 
-    /// Whether a report is newer than what is known: reports may come late, twice and out of order.
+    /// Whether a report is newer than what is known: reports may come late, twice and out of order. Which of
+    /// two starts of a server is the later one can't be told; but only the one that lives counts on, so that a
+    /// late word of a dead one holds until the next of the living at most.
     fn is_news(&self, report: &ServerReport) -> bool {
         let Some(member) = self.members.get(&report.server) else {
             return false;
         };
-        if member.gone.contains(&report.incarnation) {
-            return false;
-        }
-        match &member.report {
-            Some(known) if known.incarnation == report.incarnation => report.sequence > known.sequence,
-            _ => true,
-        }
+        let known = member
+            .report
+            .iter()
+            .map(|known| (&known.incarnation, known.sequence));
+        let others = member.others.iter().map(|(other, sequence)| (other, *sequence));
+        known
+            .chain(others)
+            .find(|(incarnation, _)| **incarnation == report.incarnation)
+            .is_none_or(|(_, sequence)| report.sequence > sequence)
     }
 
     /// What a person's request is as a reason.

@@ -188,7 +188,7 @@ impl Ledger {
                 ..entry.clone()
             })
             .collect();
-        let devices = moved.iter().map(|entry| entry.payload.devices).sum();
+        let devices = devices_of(&moved);
         let mut changes: Vec<Change> = moved.into_iter().map(|entry| self.save(entry)).collect();
         changes.push(self.remember(
             failover,
@@ -217,7 +217,7 @@ impl Ledger {
                 ..entry.clone()
             })
             .collect();
-        let devices = back.iter().map(|entry| entry.payload.devices).sum();
+        let devices = devices_of(&back);
         let mut changes: Vec<Change> = back.into_iter().map(|entry| self.save(entry)).collect();
         changes.push(self.remember(failover, Move::GivenBack { devices }));
         (devices, changes)
@@ -228,7 +228,8 @@ impl Ledger {
     pub fn view(&self) -> LicensesView {
         let mut view = LicensesView::default();
         for entry in self.keys.values() {
-            *view.devices.entry(entry.holder.clone()).or_default() += entry.payload.devices;
+            let devices = view.devices.entry(entry.holder.clone()).or_default();
+            *devices = devices.saturating_add(entry.payload.devices);
             view.transferred.extend(entry.moved_by.clone());
             view.keys.push(LicenseKeyView {
                 id: entry.payload.id.clone(),
@@ -255,4 +256,9 @@ impl Ledger {
         self.moves.insert(failover.clone(), what.clone());
         Change::SaveMove(failover.clone(), what)
     }
+}
+
+fn devices_of(entries: &[Entry]) -> u32 {
+    let add = |sum: u32, entry: &Entry| sum.saturating_add(entry.payload.devices);
+    entries.iter().fold(0, add)
 }

@@ -293,9 +293,10 @@ impl World {
             return Ok(());
         }
         self.outcome.completed += 1;
-        let before = self.watch.before.get(failover);
         let after = settings(&self.host.records, server);
-        if before != Some(&after) {
+        if let Some(before) = self.watch.before.get(failover)
+            && *before != after
+        {
             return broken(
                 4,
                 format!("{server} had {before:?} before {failover} and has {after} now"),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use understudy_core::{
+    camera::Camera,
     contract::{
         heartbeat::CameraStatus,
         rpc::{Answer, OrchestratorReply, OrchestratorRequest},
@@ -448,7 +449,14 @@ impl World {
 
     fn begin_filming(&mut self, id: &ServerId, film: reconcile::Film) {
         let Some(process) = self.process(id) else { return };
-        let wanted: Vec<_> = film.cameras.iter().map(|camera| camera.id.clone()).collect();
+        let before = process.film.clone();
+        let goes_on = |camera: &&Camera| {
+            let before = before.iter().filter(|before| before.range == film.range);
+            let mut cameras = before.flat_map(|before| &before.cameras);
+            cameras.any(|before| before.films_like(camera))
+        };
+        let kept = film.cameras.iter().filter(goes_on);
+        let wanted: Vec<_> = kept.map(|camera| camera.id.clone()).collect();
         process.filming.retain(|camera| wanted.contains(camera));
         let gone: Vec<u64> = process
             .open

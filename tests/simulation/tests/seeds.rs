@@ -5,11 +5,12 @@ use std::thread;
 use understudy_simulation::{run, tell};
 
 /// How many schedules are run.
-const SCHEDULES: u64 = 100;
+const SCHEDULES: u64 = 5000;
 
 /// Seeds that failed once: they must never fail again.
 fn pinned_seeds() -> Vec<u64> {
-    vec![]
+    // A late report of an earlier start made the host deaf to the living one.
+    vec![179, 437]
 }
 
 fn check(seed: u64) -> usize {

@@ -1,0 +1,11 @@
+//! What the core decides, told as stories and as properties.
+
+mod fleet;
+mod licenses;
+mod presence;
+mod reconcile;
+mod requests;
+mod restoration;
+mod rig;
+mod selection;
+mod trigger;

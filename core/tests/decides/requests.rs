@@ -1,0 +1,245 @@
+//! What people ask for, and what is refused with a reason.
+
+use std::time::Duration;
+
+use understudy_core::{
+    assignment::Role,
+    camera::Credentials,
+    contract::{
+        api::{CameraEdit, Phase},
+        rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
+    },
+    policy::{Pairing, Policy},
+    server::Mode,
+};
+
+use crate::rig::{Rig, automatic, camera, server, server_id};
+
+fn start(server: &str, stand_in: Option<&str>) -> Request {
+    Request::StartFailover {
+        server: server_id(server),
+        stand_in: stand_in.map(server_id),
+        by: "anna".to_owned(),
+    }
+}
+
+#[test]
+fn c6_a_person_may_choose_the_failover_server() {
+    let mut rig = Rig::new(Policy::default(), &[("failover-1", 3), ("failover-2", 9)]);
+    rig.ok(start("recorder-1", Some("failover-2")));
+    assert!(matches!(rig.role("failover-2"), Role::Films(_)));
+    let busy = rig.refused(start("recorder-2", Some("failover-2")));
+    assert_eq!(busy.status, 409);
+    assert!(busy.detail.contains("serves recorder-1"), "{}", busy.detail);
+    let twice = rig.refused(start("recorder-1", None));
+    assert_eq!(twice.status, 409);
+    rig.silence("failover-1");
+    rig.monitor_speaks();
+    let gone = rig.refused(start("recorder-2", Some("failover-1")));
+    assert!(gone.detail.contains("is not heard"), "{}", gone.detail);
+}
+
+#[test]
+fn c6_a_person_may_let_the_system_choose_and_end_it() {
+    let mut rig = Rig::new(Policy::default(), &[("failover-1", 3), ("failover-2", 9)]);
+    rig.ok(start("recorder-1", None));
+    assert_eq!(rig.newest().detection_ms, 0);
+    rig.obeys("failover-1");
+    assert_eq!(rig.phase(), Phase::Serving);
+    rig.pass(Duration::from_secs(20));
+    assert_eq!(rig.phase(), Phase::Serving, "a manual one ends by hand only");
+    rig.ok(Request::StopFailover {
+        server: server_id("recorder-1"),
+        by: "anna".to_owned(),
+    });
+    rig.obeys("recorder-1");
+    assert_eq!(rig.phase(), Phase::Restoring);
+}
+
+#[test]
+fn g7_what_would_interrupt_a_failover_is_refused_with_advice() {
+    let mut rig = Rig::serving(automatic());
+    let recorder = server_id("recorder-1");
+    let edits = [
+        Request::RemoveServer(recorder.clone()),
+        Request::RemoveServer(server_id("failover-1")),
+        Request::SetPairing {
+            server: recorder.clone(),
+            pairing: Pairing::default(),
+        },
+        Request::SetPolicy {
+            server: recorder.clone(),
+            policy: Policy::default(),
+        },
+        Request::AddCameras(vec![camera("recorder-1", 9)]),
+        Request::RemoveCamera(camera("recorder-1", 1).id),
+        Request::EditCamera {
+            camera: camera("recorder-1", 1).id,
+            edit: CameraEdit {
+                name: Some("other".to_owned()),
+                ..CameraEdit::default()
+            },
+        },
+    ];
+    for edit in edits {
+        let problem = rig.refused(edit.clone());
+        assert_eq!(problem.status, 409, "{edit:?}");
+        assert!(problem.detail.contains("stop"), "{}", problem.detail);
+    }
+    rig.ok(Request::AddCameras(vec![camera("recorder-2", 9)]));
+}
+
+#[test]
+fn a7_a_host_is_never_protected_by_a_failover_server_and_says_so() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.ok(Request::AddServer(server("host", Mode::Host, 0)));
+    let host = server_id("host");
+    let asked = [
+        Request::SetPairing {
+            server: host.clone(),
+            pairing: Pairing::All,
+        },
+        Request::SetPolicy {
+            server: host.clone(),
+            policy: automatic(),
+        },
+        start("host", None),
+    ];
+    for request in asked {
+        assert!(rig.refused(request).detail.contains("second host"));
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    let mut secret = camera("recorder-1", 8);
+    secret.url = "rtsp://admin:hunter2@camera.test/1".to_owned();
+    let problem = rig.refused(Request::AddCameras(vec![secret]));
+    assert!(problem.detail.contains("credentials") && !problem.detail.contains("hunter2"));
+    let mut web = camera("recorder-1", 8);
+    web.url = "http://camera.test/1".to_owned();
+    assert_eq!(rig.refused(Request::AddCameras(vec![web])).status, 400);
+    let on_stand_in = camera("failover-1", 1);
+    assert_eq!(rig.refused(Request::AddCameras(vec![on_stand_in])).status, 400);
+    let twice = vec![camera("recorder-1", 8), camera("recorder-1", 8)];
+    assert!(rig.refused(Request::AddCameras(twice)).detail.contains("twice"));
+    let lost = camera("nobody", 1);
+    assert_eq!(rig.refused(Request::AddCameras(vec![lost])).status, 404);
+    let other = server("failover-1", Mode::Failover, 99);
+    assert_eq!(rig.refused(Request::AddServer(other)).status, 409);
+    rig.ok(Request::AddServer(server("failover-1", Mode::Failover, 3)));
+    let no_room = server("failover-9", Mode::Failover, 0);
+    assert_eq!(rig.refused(Request::AddServer(no_room)).status, 400);
+    let pairing = |ids: &[&str]| Request::SetPairing {
+        server: server_id("recorder-1"),
+        pairing: Pairing::Servers(ids.iter().map(|id| server_id(id)).collect()),
+    };
+    assert_eq!(rig.refused(pairing(&["recorder-2"])).status, 400);
+    assert_eq!(rig.refused(pairing(&["nobody"])).status, 404);
+    let policy = |disconnection_ms| Request::SetPolicy {
+        server: server_id("recorder-1"),
+        policy: Policy {
+            disconnection_ms,
+            ..automatic()
+        },
+    };
+    assert_eq!(rig.refused(policy(999)).status, 400);
+    assert_eq!(rig.refused(policy(3_600_001)).status, 400);
+    assert!(rig.sent.is_empty(), "nothing of it had an effect");
+}
+
+#[test]
+fn a6_all_servers_means_those_added_later_too() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.ok(Request::AddServer(server("failover-2", Mode::Failover, 9)));
+    let to_new = rig.staged.iter().filter(|(to, _)| *to == server_id("failover-2"));
+    assert_eq!(
+        to_new.count(),
+        2,
+        "it gets the settings of both before anything breaks"
+    );
+}
+
+#[test]
+fn settings_are_staged_when_they_change_and_to_whoever_lacks_them() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.pass(Duration::from_secs(6));
+    rig.forget();
+    rig.ok(Request::AddCameras(vec![camera("recorder-1", 7)]));
+    let receivers: Vec<String> = rig.staged.iter().map(|(to, _)| to.to_string()).collect();
+    assert_eq!(receivers, ["failover-1", "recorder-1"]);
+    assert!(matches!(rig.role("recorder-1"), Role::Films(films) if films.settings == rig.staged[0].1.hash()));
+    rig.pass(Duration::from_secs(6));
+    rig.forget();
+    rig.obeys("failover-1");
+    assert_eq!(rig.staged.len(), 2, "it said that it has none");
+}
+
+#[test]
+fn b5_a_server_shows_its_cameras_and_its_maximum_and_no_password_is_shown() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    let mut locked = camera("recorder-1", 4);
+    locked.credentials = Some(Credentials {
+        username: "admin".to_owned(),
+        password: "hunter2".to_owned(),
+    });
+    rig.ok(Request::AddCameras(vec![locked]));
+    let Reply::Servers(servers) = rig.ok(Request::ListServers) else {
+        panic!("servers")
+    };
+    let recorder = servers
+        .iter()
+        .find(|view| view.server.id == server_id("recorder-1"));
+    let recorder = recorder.expect("it is enrolled");
+    assert_eq!(recorder.label, "recorder-1 (4/10)");
+    assert!(recorder.protected);
+    assert!(
+        recorder
+            .warnings
+            .iter()
+            .any(|each| each.contains("1 would be disabled"))
+    );
+    let Reply::Cameras(cameras) = rig.ok(Request::ListCameras) else {
+        panic!("cameras")
+    };
+    let shown = serde_json::to_string(&cameras).expect("JSON");
+    assert!(shown.contains("admin") && !shown.contains("hunter2"));
+}
+
+#[test]
+fn a8_a_domain_without_a_failover_server_is_shown_as_a_gap() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    let mut far = server("recorder-9", Mode::Recording, 5);
+    far.domain = understudy_core::ids::DomainId::new("west").expect("an id");
+    rig.ok(Request::AddServer(far));
+    let Reply::Domains(domains) = rig.ok(Request::ListDomains) else {
+        panic!("domains")
+    };
+    let gaps: Vec<usize> = domains.iter().map(|domain| domain.gaps.len()).collect();
+    assert_eq!(gaps, [0, 1]);
+}
+
+#[test]
+fn a_person_who_ends_a_failover_while_its_reason_holds_is_obeyed() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.silence("failover-1");
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_secs(3));
+    rig.ok(Request::StopFailover {
+        server: server_id("recorder-1"),
+        by: "anna".to_owned(),
+    });
+    assert_eq!(rig.phase(), Phase::Aborted);
+    rig.pass(Duration::from_secs(10));
+    assert_eq!(
+        rig.fleet.failovers().count(),
+        1,
+        "it does not begin again at once"
+    );
+    rig.wake("recorder-1");
+    rig.pass(Duration::from_secs(3));
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.fleet.failovers().count(), 2, "a new fault is a new reason");
+}

@@ -1,0 +1,86 @@
+//! What is fetched at failback, and what is not.
+
+use std::collections::BTreeSet;
+
+use understudy_core::{
+    contract::segment::{Manifest, Segment},
+    ids::{CameraId, FailoverId},
+    restoration::plan,
+    time::Timestamp,
+};
+
+use crate::rig::server_id;
+
+fn failover() -> FailoverId {
+    FailoverId::new("f1").expect("an id")
+}
+
+fn segment(path: &str, start: i64) -> Segment {
+    Segment {
+        path: path.to_owned(),
+        camera: CameraId::new("cam-1").expect("an id"),
+        recorded_by: server_id("failover-1"),
+        failover: Some(failover()),
+        start: Timestamp(start),
+        end: Timestamp(start + 60_000),
+        bytes: 100,
+        frames: 900,
+        blake3: format!("hash of {path}"),
+    }
+}
+
+fn manifest(segments: Vec<Segment>) -> Manifest {
+    Manifest {
+        failover: failover(),
+        server: server_id("failover-1"),
+        complete: true,
+        segments,
+    }
+}
+
+#[test]
+fn only_what_is_missing_is_fetched_oldest_first() {
+    let new = segment("cam-1/2026-01-01/c.mp4", 3);
+    let old = segment("cam-1/2026-01-01/b.mp4", 2);
+    let here = segment("cam-1/2026-01-01/a.mp4", 1);
+    let expired = segment("cam-1/2026-01-01/0.mp4", 0);
+    let have = BTreeSet::from([
+        (here.path.clone(), here.blake3.clone()),
+        (old.path.clone(), "another hash".to_owned()),
+    ]);
+    let manifest = manifest(vec![
+        new.clone(),
+        here.clone(),
+        old.clone(),
+        expired.clone(),
+        old.clone(),
+    ]);
+    let plan = plan(&manifest, &have, |segment| segment.start < Timestamp(1));
+    assert_eq!(plan.fetch, [old, new]);
+    assert_eq!((plan.done, plan.expired), (vec![here], vec![expired]));
+}
+
+#[test]
+fn expired_counts_as_delivered() {
+    let manifest = manifest(vec![segment("cam-1/a.mp4", 1), segment("cam-1/b.mp4", 2)]);
+    let plan = plan(&manifest, &BTreeSet::new(), |_| true);
+    assert!(plan.is_complete());
+    assert_eq!(plan.progress().bytes_done, 200);
+    assert_eq!(plan.progress().segments_done, 2);
+}
+
+#[test]
+fn a_path_that_leads_elsewhere_is_refused() {
+    for path in [
+        "../a.mp4",
+        "/etc/passwd",
+        "cam-1/../../a",
+        "cam-2/a.mp4",
+        "cam-1",
+        "cam-1//a",
+        "cam-1\\..\\a/b",
+    ] {
+        let plan = plan(&manifest(vec![segment(path, 1)]), &BTreeSet::new(), |_| false);
+        assert_eq!((plan.fetch.len(), plan.refused.len()), (0, 1), "{path}");
+    }
+}

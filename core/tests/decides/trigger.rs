@@ -1,0 +1,127 @@
+//! C2–C5: what is a reason, and when it has cleared.
+
+use std::time::Duration;
+
+use understudy_core::{
+    contract::{
+        api::ReasonKind,
+        heartbeat::{Observation, Package, PackageState, Paths, Storage, StorageState},
+    },
+    policy::Policy,
+    time::{Moment, Monotonic, Timestamp},
+    trigger::Trigger,
+};
+
+use crate::rig::{automatic, server_id};
+
+fn at(millis: u64) -> Moment {
+    Moment {
+        monotonic: Monotonic(Duration::from_millis(millis)),
+        wall: Timestamp(0),
+    }
+}
+
+fn seen(silent_ms: u64, package: PackageState, storage: StorageState) -> Observation {
+    Observation {
+        server: server_id("recorder-1"),
+        silent_ms,
+        paths: Paths {
+            broker: silent_ms == 0,
+            direct: false,
+        },
+        package: Package {
+            state: package,
+            evidence: "exit status 9".to_owned(),
+        },
+        storage: Storage {
+            state: storage,
+            evidence: String::new(),
+        },
+        blind: false,
+        evidence: Vec::new(),
+    }
+}
+
+fn well() -> Observation {
+    seen(0, PackageState::Running, StorageState::Normal)
+}
+
+fn policy() -> Policy {
+    Policy {
+        on_package: true,
+        on_storage: true,
+        ..automatic()
+    }
+}
+
+#[test]
+fn c2_silence_goes_on_while_the_monitor_is_not_speaking() {
+    let mut trigger = Trigger::new(true);
+    trigger.observe(
+        seen(600, PackageState::Running, StorageState::Normal),
+        at(0).monotonic,
+    );
+    assert!(trigger.cause(&policy(), at(399)).is_none());
+    let cause = trigger.cause(&policy(), at(400)).expect("600 + 400 ms");
+    assert_eq!(cause.silent, Duration::from_secs(1));
+    assert!(
+        trigger.cause(&policy(), at(3000)).is_none(),
+        "the monitor itself is silent"
+    );
+}
+
+#[test]
+fn c4_a_restart_of_the_recording_service_is_no_reason() {
+    let mut trigger = Trigger::new(true);
+    let crashed = || seen(0, PackageState::Crashed, StorageState::Normal);
+    trigger.observe(crashed(), at(0).monotonic);
+    trigger.observe(crashed(), at(1000).monotonic);
+    assert!(trigger.cause(&policy(), at(1000)).is_none());
+    trigger.observe(
+        seen(0, PackageState::Starting, StorageState::Normal),
+        at(1050).monotonic,
+    );
+    assert!(trigger.cause(&policy(), at(1900)).is_none(), "it is starting");
+    trigger.observe(crashed(), at(2000).monotonic);
+    trigger.observe(crashed(), at(3000).monotonic);
+    let cause = trigger.cause(&policy(), at(3100)).expect("more than a second");
+    assert_eq!(cause.reason.kind, ReasonKind::Package);
+    assert!(
+        cause.reason.summary.contains("exit status 9"),
+        "{}",
+        cause.reason.summary
+    );
+}
+
+#[test]
+fn c1_each_trigger_is_switched_on_its_own() {
+    let mut trigger = Trigger::new(true);
+    trigger.observe(
+        seen(0, PackageState::Running, StorageState::Damaged),
+        at(0).monotonic,
+    );
+    assert!(trigger.cause(&automatic(), at(100)).is_none());
+    let cause = trigger.cause(&policy(), at(100)).expect("storage is switched on");
+    assert_eq!(cause.reason.kind, ReasonKind::Storage);
+}
+
+#[test]
+fn c5_a_reason_has_cleared_when_the_server_stays_well() {
+    let mut trigger = Trigger::new(true);
+    let cleared =
+        |trigger: &Trigger, millis| trigger.has_cleared(ReasonKind::Disconnection, &policy(), at(millis));
+    trigger.observe(
+        seen(5000, PackageState::Running, StorageState::Normal),
+        at(0).monotonic,
+    );
+    trigger.observe(well(), at(1000).monotonic);
+    assert!(!cleared(&trigger, 1900), "not for long enough");
+    assert!(cleared(&trigger, 2000));
+    trigger.observe(
+        seen(0, PackageState::Starting, StorageState::Normal),
+        at(2100).monotonic,
+    );
+    trigger.observe(well(), at(2200).monotonic);
+    assert!(!cleared(&trigger, 3000), "its recording service has just started");
+    assert!(cleared(&trigger, 3200));
+}
