@@ -55,6 +55,24 @@ async fn next(subscription: &mut Subscription) -> Incoming {
         .expect("the process runs")
 }
 
+/// Waits until the queue of dead letters has one. RabbitMQ counts a quorum queue's messages every few seconds.
+async fn until_one_is_dead(broker: &Broker) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let queues = broker
+            .control(&["list_queues", "name", "messages"])
+            .await
+            .unwrap();
+        if queues
+            .lines()
+            .any(|line| line.split_whitespace().eq(["understudy.dead", "1"]))
+        {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{queues}");
+    }
+}
+
 /// Publishes until it goes through, as an outbox would.
 async fn insist(bus: &Bus, message: Message) {
     let deadline = Instant::now() + SOON;
@@ -134,15 +152,7 @@ async fn messages_arrive_as_they_were_sent_and_a_returned_one_is_a_failure() {
 
     // What can't be handled goes aside with its reason, and is not handed out again.
     heard.dead("no such role").await;
-    let dead = broker
-        .control(&["list_queues", "name", "messages"])
-        .await
-        .unwrap();
-    assert!(
-        dead.lines()
-            .any(|line| line.split_whitespace().eq(["understudy.dead", "1"])),
-        "{dead}"
-    );
+    until_one_is_dead(&broker).await;
 
     process.finish().await;
 }
@@ -162,7 +172,13 @@ async fn everything_goes_on_after_the_broker_was_absent_killed_and_started_again
     // Then they say what they wait for, without the password, and nothing is queued in secret.
     let refused = sender.publish(Message::fact(&fact("recorder-1"))).await;
     assert!(matches!(refused, Err(PublishError::Down(_))), "{refused:?}");
-    let waiting = format!("{:?}", process.waiting_for());
+    let mut waiting = String::new();
+    let deadline = Instant::now() + SOON;
+    while waiting.is_empty() || waiting.contains("starting") {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        waiting = format!("{:?}", process.waiting_for());
+    }
     assert!(
         waiting.contains("broker") && waiting.contains("understudy@127.0.0.1"),
         "{waiting}"
@@ -382,20 +398,7 @@ async fn an_assignment_queue_is_what_the_contract_says() {
         let heard = next(&mut starts).await;
         assert_eq!(heard.redelivered, attempt > 0);
     }
-    let deadline = Instant::now() + SOON;
-    loop {
-        let dead = broker
-            .control(&["list_queues", "name", "messages"])
-            .await
-            .unwrap();
-        if dead
-            .lines()
-            .any(|line| line.split_whitespace().eq(["understudy.dead", "1"]))
-        {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{dead}");
-    }
+    until_one_is_dead(&broker).await;
     process.finish().await;
 }
 
