@@ -493,7 +493,7 @@ fn compare(kept: &Path, archive: &Path) -> Result<Hashes, DemoError> {
         let arrived = path.strip_prefix(kept).ok().map(|below| archive.join(below));
         let arrived = arrived.and_then(|path| std::fs::read(path).ok());
         hashes.bytes += sent.len() as u64;
-        if arrived.is_some_and(|arrived| blake3::hash(&arrived) == blake3::hash(&sent)) {
+        if arrived.is_some_and(|arrived| frames::hash(&arrived) == frames::hash(&sent)) {
             hashes.verified += 1;
         } else {
             hashes.mismatched += 1;

@@ -70,6 +70,11 @@ impl Measured {
             figure("failback_bytes_per_second", failback.bytes_per_second, None),
             figure("rsync_bytes_per_second", failback.bytes_per_second_rsync, None),
             figure(
+                "rsync_durable_bytes_per_second",
+                failback.bytes_per_second_rsync_durable,
+                None,
+            ),
+            figure(
                 "failback_ratio_rsync",
                 failback.bytes_per_second / failback.bytes_per_second_rsync,
                 Some(AtLeast(0.7)),
