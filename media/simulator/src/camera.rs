@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use crate::{
     numbering::{self, FrameNumber},
     rtp::{self, Packets, Stream, VIDEO_CLOCK},
     sdp,
-    sent::{CameraSent, SessionLog, now_us},
+    sent::{self, CameraSent, SessionLog, now_us},
 };
 
 /// A camera that fell behind by more (the machine slept) leaves the missed frames out.
@@ -231,7 +231,7 @@ impl Camera {
             }
             if std::mem::take(&mut session.report_due) || report_to_all {
                 let due_ago = Instant::now().saturating_duration_since(self.due(number));
-                let report = state.video.report(timestamp, SystemTime::now() - due_ago);
+                let report = state.video.report(timestamp, sent::now() - due_ago);
                 session.client.send(on_channel(&report.into(), channel), None);
             }
             let mark = Mark {

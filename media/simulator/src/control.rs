@@ -101,6 +101,10 @@ fn routes(shared: Arc<Shared>) -> impl Filter<Extract = (impl Reply,), Error = I
     routes.recover(refuse).unify()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the length is limited before it is read"
+)]
 fn body() -> impl Filter<Extract = (BehaviourChange,), Error = warp::Rejection> + Copy {
     warp::post()
         .and(warp::body::content_length_limit(MOST_BODY_BYTES))

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_report_has_whole_words_and_its_length_says_so() {
-        let report = Stream::new().report(1, SystemTime::now());
+        let report = Stream::new().report(1, crate::sent::now());
         assert_eq!(report.len(), FRAMING + 28 + 20);
         assert_eq!(
             report[FRAMING + 28 + 3],

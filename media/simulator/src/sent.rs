@@ -46,11 +46,18 @@ pub struct SessionSent {
     pub frames: Vec<(u64, i64, u8)>,
 }
 
+/// The system's clock: the one that frames are counted by.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the simulator depends on nothing of the product that it measures, its clock included"
+)]
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Now, in microseconds since 1970.
 pub(crate) fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
