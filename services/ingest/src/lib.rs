@@ -14,11 +14,16 @@ mod metrics;
 mod report;
 mod shell;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use tokio::sync::{Notify, mpsc, watch};
 use understudy_bus::{BrokerConfig, Bus, BusError};
-use understudy_core::{assignment::Role, contract::heartbeat::SealedBundle, settings::Bundle};
+use understudy_core::{
+    assignment::{Assignment, Role},
+    contract::heartbeat::SealedBundle,
+    ids::FailoverId,
+    settings::Bundle,
+};
 use understudy_media::{
     archive::{Archive, ArchiveError},
     camera::Fault,
@@ -108,18 +113,12 @@ pub async fn run(
 
     let (sender, results) = mpsc::channel(RESULTS);
     let keeper = Keeper::start(archive.clone(), sender, &process);
-    let films = matches!(
-        assignment.as_ref().map(|assignment| &assignment.role),
-        Some(Role::Films(_))
-    );
-    if !films {
-        // Nothing is urgent, and what it may have to give out has to be whole first.
-        keeper.repaired().await;
-    }
-    let held = archive.failovers().await.map_err(|source| IngestError::Archive {
-        path: archive.folder().to_owned(),
-        source,
-    })?;
+    let held = held(&archive, &keeper, assignment.as_ref())
+        .await
+        .map_err(|source| IngestError::Archive {
+            path: archive.folder().to_owned(),
+            source,
+        })?;
     let studio = Studio::new(archive, config.studio()).await?;
     let statuses = studio.statuses();
     let (orders, taken) = mpsc::channel(director::WAITING_ORDERS);
@@ -193,6 +192,22 @@ async fn open(server: &ServerConfig) -> Result<(Disk, Archive), IngestError> {
     opened
         .await
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// The failovers of which the archive has recordings to give out. Who films does so at once; who only hands
+/// back first has to have whole what a crash left behind.
+async fn held(
+    archive: &Archive,
+    keeper: &Keeper,
+    assignment: Option<&Assignment>,
+) -> Result<BTreeSet<FailoverId>, ArchiveError> {
+    let held = archive.failovers().await?;
+    let films = assignment.is_some_and(|assignment| matches!(assignment.role, Role::Films(_)));
+    if films || held.is_empty() {
+        return Ok(held);
+    }
+    keeper.repaired().await;
+    archive.failovers().await
 }
 
 /// The settings in store, opened and oldest first. Those that were sealed with another key are left out.

@@ -140,21 +140,22 @@ async fn old_repeated_contrary_and_senseless_messages_do_no_harm() {
     assert!(all_record(&report, 1), "{report:?}");
     assert_eq!(report.incarnation, before.incarnation);
 
-    let dead = broker.control(&["list_queues", "name", "messages"]);
-    let queues = dead.await.expect("queues");
-    let waiting = |name: &str| {
-        let line = queues
-            .lines()
-            .find(|line| line.split_whitespace().next() == Some(name));
-        line.and_then(|line| line.split_whitespace().nth(1))
-            .map(str::to_owned)
-    };
-    assert_eq!(waiting("understudy.dead").as_deref(), Some("3"), "{queues}");
-    assert_eq!(
-        waiting("understudy.assignments.recorder-1").as_deref(),
-        Some("0"),
-        "{queues}"
-    );
+    eventually("three dead letters, and nothing left to read", || async {
+        let queues = broker
+            .control(&["list_queues", "name", "messages"])
+            .await
+            .expect("queues");
+        let waiting = |name: &str| {
+            let line = queues
+                .lines()
+                .find(|line| line.split_whitespace().next() == Some(name));
+            line.and_then(|line| line.split_whitespace().nth(1))
+                .map(str::to_owned)
+        };
+        waiting("understudy.dead").as_deref() == Some("3")
+            && waiting("understudy.assignments.recorder-1").as_deref() == Some("0")
+    })
+    .await;
 
     // A newer one still gets through.
     host.assign(&rig.assignment(8, Role::Standby)).await;
@@ -215,6 +216,44 @@ async fn e1_filming_goes_on_without_the_broker_and_settings_are_fetched_when_mis
     assert_eq!(report.epoch, Some(epoch(1)));
     let camera = report.cameras.values().next();
     assert_eq!(camera, Some(&CameraStatus::Recording));
+    running.stop().await;
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_that_the_disk_refuses_is_neither_acted_on_nor_reported() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(1).await;
+    let rig = Rig::new("recorder-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    let running = rig.start(broker.config());
+    host.stage(&rig.config.id, &rig.key.seal(&settings)).await;
+    host.assign(&rig.assignment(1, films(&settings, None))).await;
+    host.until("films", |report| all_record(report, 1)).await;
+
+    // When nothing can be written where the assignment goes, the camera films on, and nobody is told otherwise.
+    let obstacle = rig.data().join("assignment.json.new");
+    std::fs::create_dir(&obstacle).expect("made");
+    host.assign(&rig.assignment(2, Role::Standby)).await;
+    eventually("says so", || async {
+        running
+            .process
+            .waiting_for()
+            .get("assignment")
+            .is_some_and(|why| why.contains("disk"))
+    })
+    .await;
+    assert_eq!(simulator.overview()[0].sessions, 1);
+
+    // When it can, the server goes on by itself; it never claimed the epoch before.
+    std::fs::remove_dir(&obstacle).expect("removed");
+    host.until("standby", |report| {
+        let reached = report.epoch == Some(epoch(2));
+        assert!(!reached || rig.persisted().contains("standby"), "{report:?}");
+        reached && report.cameras.is_empty()
+    })
+    .await;
     running.stop().await;
     simulator.stop().await;
 }

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{Rig, bundle, cameras, epoch, eventually, films, no_broker};
+use common::{Rig, bundle, cameras, epoch, eventually, failover, films, no_broker, quick, server};
 use understudy_core::assignment::Role;
 use understudy_ingest::IngestConfig;
-use understudy_media::archive::Filter;
-use understudy_runtime::Process;
+use understudy_media::archive::{Archive, Filter, Verdict};
+use understudy_runtime::{Process, ServerConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_a_restart_films_from_disk_while_the_broker_is_absent() {
@@ -138,8 +138,110 @@ async fn a4_a_standby_server_starts_without_a_camera() {
         "no camera is touched"
     );
     assert!(rig.segments(Filter::default()).await.is_empty());
-    let kept = std::fs::read_to_string(rig.data().join("assignment.json")).expect("there");
-    assert!(kept.contains(&epoch(7).number.to_string()));
+    assert!(rig.persisted().contains(&epoch(7).number.to_string()));
+    running.stop().await;
+    simulator.stop().await;
+}
+
+/// Not a test of its own: the process that `e1_killed_at_any_moment...` kills.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run as a child process by another test"]
+async fn the_service_as_a_process_of_its_own() {
+    let Ok(folder) = std::env::var("UNDERSTUDY_TEST_FOLDER") else {
+        return;
+    };
+    let folder = std::path::PathBuf::from(folder);
+    let config = ServerConfig {
+        id: server("spare-1"),
+        data: folder.join("data"),
+        fleet_key_file: folder.join("fleet.key"),
+        ..ServerConfig::default()
+    };
+    let run = understudy_ingest::run(quick(), config, no_broker(), Process::for_test("ingest"));
+    run.await.expect("it starts");
+}
+
+fn start_child(rig: &Rig) -> tokio::process::Child {
+    tokio::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "the_service_as_a_process_of_its_own", "--ignored"])
+        .env("UNDERSTUDY_TEST_FOLDER", rig.folder.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("a process")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_killed_at_any_moment_it_goes_on_filming_and_no_file_is_orphaned() {
+    let simulator = cameras(2).await;
+    let rig = Rig::new("spare-1");
+    let settings = bundle("recorder-1", &simulator);
+    rig.left_behind(&rig.assignment(3, films(&settings, Some("f-1"))), &settings);
+
+    let mut recorded = 0;
+    for round in 1..=3_u64 {
+        let mut child = start_child(&rig);
+        eventually("more is recorded", || async {
+            rig.segments(Filter::default()).await.len() > recorded + 2
+        })
+        .await;
+        tokio::time::sleep(std::time::Duration::from_millis(round * 170)).await;
+        child.kill().await.expect("killed");
+        recorded = rig.segments(Filter::default()).await.len();
+    }
+    let running = rig.start(no_broker());
+    eventually("more is recorded", || async {
+        rig.segments(Filter::default()).await.len() > recorded + 2
+    })
+    .await;
+    running.stop().await;
+
+    // Every file is in the index, is what the index says, and belongs to the failover.
+    let segments = rig.segments(Filter::default()).await;
+    assert_eq!(segments.len(), files_below(&rig.data().join("archive")));
+    let archive = Archive::open(rig.data().join("archive"), server("spare-1")).expect("an archive");
+    for segment in &segments {
+        assert_eq!(archive.verify(segment).await, Verdict::Whole, "{segment:?}");
+        assert_eq!(segment.failover, Some(failover("f-1")), "{segment:?}");
+    }
+    simulator.stop().await;
+}
+
+fn files_below(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let counts = entries.map(|entry| {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => files_below(&path),
+            false => usize::from(path.extension().is_some_and(|extension| extension == "mp4")),
+        }
+    });
+    counts.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_what_is_older_than_its_limit_goes_while_filming_goes_on() {
+    let simulator = cameras(1).await;
+    let rig = Rig::new("recorder-1");
+    let mut settings = bundle("recorder-1", &simulator);
+    settings.cameras[0].retention.max_age_seconds = Some(3);
+    rig.left_behind(&rig.assignment(1, films(&settings, None)), &settings);
+    let running = rig.start(no_broker());
+    eventually("a segment", || async {
+        !rig.segments(Filter::default()).await.is_empty()
+    })
+    .await;
+    let first = rig.segments(Filter::default()).await.remove(0);
+    eventually("the first is gone", || async {
+        !rig.segments(Filter::default()).await.contains(&first)
+    })
+    .await;
+    assert!(!rig.data().join("archive").join(&first.path).exists());
+    eventually("another segment", || async {
+        !rig.segments(Filter::default()).await.is_empty()
+    })
+    .await;
     running.stop().await;
     simulator.stop().await;
 }

@@ -143,18 +143,21 @@ impl Rig {
     }
 
     pub fn start(&self, broker: BrokerConfig) -> Running {
+        self.start_with(quick(), broker)
+    }
+
+    pub fn start_with(&self, config: IngestConfig, broker: BrokerConfig) -> Running {
         let process = Process::for_test("ingest");
-        let config = IngestConfig {
-            segment_seconds: 2,
-            stall_seconds: 2,
-            report_interval_seconds: 2,
-            ..IngestConfig::default()
-        };
         let run = understudy_ingest::run(config, self.config.clone(), broker, process.clone());
         Running {
             task: tokio::spawn(run),
             process,
         }
+    }
+
+    /// The assignment on disk, as text.
+    pub fn persisted(&self) -> String {
+        std::fs::read_to_string(self.data().join("assignment.json")).expect("there")
     }
 
     /// Segments that are closed, by a second look at the archive.
@@ -166,6 +169,17 @@ impl Rig {
 
 fn write<T: serde::Serialize>(path: &Path, what: &T) {
     std::fs::write(path, serde_json::to_vec(what).expect("JSON")).expect("written");
+}
+
+/// Short times, so that a test sees a few of each.
+pub fn quick() -> IngestConfig {
+    IngestConfig {
+        segment_seconds: 2,
+        stall_seconds: 2,
+        report_interval_seconds: 2,
+        retention_interval_seconds: 1,
+        ..IngestConfig::default()
+    }
 }
 
 /// A recording service that runs.
