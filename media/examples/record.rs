@@ -1,14 +1,11 @@
 //! Records cameras for a while and prints what it cost: CPU time and memory per camera, and how long it took
 //! from the start until the last camera's first frame was on disk. What `make bench` compares with ffmpeg.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
+use tokio::time::Instant;
 use understudy_core::{
     camera::{Camera, Credentials, RecordingMode, Retention},
     contract::heartbeat::CameraStatus,
@@ -47,11 +44,21 @@ struct Arguments {
 /// CPU time in seconds and resident memory in KiB of this process, by `/proc/self` (proc(5)).
 fn usage() -> anyhow::Result<(f64, u64)> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-    let ticks = ticks(11).zip(ticks(12)).context("no CPU time in /proc/self/stat")?;
+    let ticks = ticks(11)
+        .zip(ticks(12))
+        .context("no CPU time in /proc/self/stat")?;
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
     let rss = rss.trim().trim_end_matches(" kB").parse()?;
     #[allow(clippy::cast_precision_loss, reason = "a few thousand ticks")]
     let seconds = (ticks.0 + ticks.1) as f64 / 100.0;
@@ -62,20 +69,32 @@ fn usage() -> anyhow::Result<(f64, u64)> {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let archive = Archive::open(&arguments.archive, ServerId::new("bench")?)?;
-    let config = StudioConfig { segment_seconds: arguments.segment_seconds, ..StudioConfig::default() };
+    let config = StudioConfig {
+        segment_seconds: arguments.segment_seconds,
+        ..StudioConfig::default()
+    };
     let studio = Studio::new(archive.clone(), config).await?;
     let mut statuses = studio.statuses();
     let base = usage()?;
     let started = Instant::now();
-    let cameras = (1..=arguments.cameras).map(|number| camera(&arguments, number)).collect::<Result<_, _>>()?;
+    let cameras = (1..=arguments.cameras)
+        .map(|number| camera(&arguments, number))
+        .collect::<Result<_, _>>()?;
     let server = ServerId::new("bench")?;
-    studio.film(Film { identity: server, failover: None, range: Range::Full, cameras }).await;
+    studio
+        .film(Film {
+            identity: server,
+            failover: None,
+            range: Range::Full,
+            cameras,
+        })
+        .await;
     let mut recording = BTreeSet::new();
     let mut ready = None;
     let end = started + Duration::from_secs(arguments.seconds);
     let mut settled: Option<(Instant, f64)> = None;
     loop {
-        let status = tokio::time::timeout_at(end.into(), statuses.recv()).await;
+        let status = tokio::time::timeout_at(end, statuses.recv()).await;
         let Ok(Some((id, status))) = status else { break };
         match status {
             CameraStatus::Recording => drop(recording.insert(id)),
@@ -114,10 +133,10 @@ fn camera(arguments: &Arguments, number: u32) -> anyhow::Result<Camera> {
         name: format!("Camera {number}"),
         server: ServerId::new("bench")?,
         url: arguments.url.replace("{}", &id),
-        credentials: arguments
-            .user
-            .clone()
-            .map(|username| Credentials { username, password: arguments.password.clone() }),
+        credentials: arguments.user.clone().map(|username| Credentials {
+            username,
+            password: arguments.password.clone(),
+        }),
         recording: RecordingMode::Continuous,
         retention: Retention::default(),
         priority: 0,

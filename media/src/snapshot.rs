@@ -53,7 +53,9 @@ pub(crate) async fn keep(
     let archive = archive.clone();
     let _permit = threads.acquire().await.map_err(|_| ArchiveError::Ended)?;
     let work = move || store(&archive, camera, &frame, failover, &jpeg(&frame)?);
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ArchiveError::Ended.into()))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(ArchiveError::Ended.into()))
 }
 
 fn store(
@@ -64,7 +66,9 @@ fn store(
     jpeg: &[u8],
 ) -> Result<Segment, SnapshotError> {
     let cannot = |path: PathBuf| move |source| SnapshotError::Write { path, source };
-    let new = archive.create(Kind::Snapshot, &camera, frame.wall).map_err(cannot(archive.folder().to_owned()))?;
+    let new = archive
+        .create(Kind::Snapshot, &camera, frame.wall)
+        .map_err(cannot(archive.folder().to_owned()))?;
     let temporary = archive.incoming().join(new.path.replace('/', "_"));
     let written = fs::write(&temporary, jpeg).and_then(|()| fs::rename(&temporary, &new.file));
     if let Err(error) = written {
@@ -94,17 +98,29 @@ fn jpeg(frame: &VideoFrame) -> Result<Vec<u8>, SnapshotError> {
         VideoCodec::H264 => ("h264parse ! avdec_h264", "video/x-h264", "avc"),
         VideoCodec::H265 => ("h265parse ! avdec_h265", "video/x-h265", "hvc1"),
     };
-    let description =
-        format!("appsrc name=in format=time ! {elements} ! videoconvert ! jpegenc ! appsink name=out sync=false");
+    let description = format!(
+        "appsrc name=in format=time ! {elements} ! videoconvert ! jpegenc ! appsink name=out sync=false"
+    );
     let pipeline = gst::parse::launch(&description).map_err(|error| failed(&error))?;
-    let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| failed(&"no pipeline"))?;
-    let source = pipeline.by_name("in").and_then(|element| element.downcast::<AppSrc>().ok());
-    let sink = pipeline.by_name("out").and_then(|element| element.downcast::<AppSink>().ok());
-    let (Some(source), Some(sink)) = (source, sink) else { return Err(failed(&"no pipeline")) };
+    let pipeline = pipeline
+        .downcast::<gst::Pipeline>()
+        .map_err(|_| failed(&"no pipeline"))?;
+    let source = pipeline
+        .by_name("in")
+        .and_then(|element| element.downcast::<AppSrc>().ok());
+    let sink = pipeline
+        .by_name("out")
+        .and_then(|element| element.downcast::<AppSink>().ok());
+    let (Some(source), Some(sink)) = (source, sink) else {
+        return Err(failed(&"no pipeline"));
+    };
     let caps = gst::Caps::builder(media)
         .field("stream-format", stream_format)
         .field("alignment", "au")
-        .field("codec_data", gst::Buffer::from_slice(frame.format.configuration.clone()))
+        .field(
+            "codec_data",
+            gst::Buffer::from_slice(frame.format.configuration.clone()),
+        )
         .build();
     source.set_caps(Some(&caps));
     let mut buffer = gst::Buffer::from_slice(frame.data.clone());
@@ -116,9 +132,14 @@ fn jpeg(frame: &VideoFrame) -> Result<Vec<u8>, SnapshotError> {
         .map_err(|error| failed(&error))
         .and_then(|_| source.push_buffer(buffer).map_err(|error| failed(&error)))
         .and_then(|_| source.end_of_stream().map_err(|error| failed(&error)))
-        .and_then(|_| sink.try_pull_sample(DECODING).ok_or_else(|| failed(&"nothing came of it")));
+        .and_then(|_| {
+            sink.try_pull_sample(DECODING)
+                .ok_or_else(|| failed(&"nothing came of it"))
+        });
     let _ = pipeline.set_state(gst::State::Null);
     let sample = decoded?;
     let bytes = sample.buffer().and_then(|buffer| buffer.map_readable().ok());
-    bytes.map(|bytes| bytes.to_vec()).ok_or_else(|| failed(&"an empty picture"))
+    bytes
+        .map(|bytes| bytes.to_vec())
+        .ok_or_else(|| failed(&"an empty picture"))
 }

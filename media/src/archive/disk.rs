@@ -31,7 +31,9 @@ pub(super) fn sync(archive: &Path, file: &Path) -> io::Result<()> {
 
 /// The folders on the way from the archive to a file, its own first.
 pub(super) fn folders<'a>(archive: &'a Path, file: &'a Path) -> impl Iterator<Item = &'a Path> {
-    file.ancestors().skip(1).take_while(move |folder| folder.starts_with(archive))
+    file.ancestors()
+        .skip(1)
+        .take_while(move |folder| folder.starts_with(archive))
 }
 
 /// Makes the names in a folder durable.
@@ -51,7 +53,11 @@ pub(super) fn create_folder_of(file: &Path) -> io::Result<()> {
 
 /// Takes a name that nobody has yet, so that two recordings can never overwrite each other.
 pub(super) fn reserve(file: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).open(file).map(drop)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .map(drop)
 }
 
 /// Cuts a file off after `length` bytes.

@@ -26,7 +26,10 @@ impl Archive {
             .iter()
             .map(|(segment, temporary)| Ok((temporary.clone(), self.file(&segment.path)?)))
             .collect::<Result<Vec<_>, ArchiveError>>()?;
-        let segments = arrived.into_iter().map(|(segment, _)| segment).collect::<Vec<_>>();
+        let segments = arrived
+            .into_iter()
+            .map(|(segment, _)| segment)
+            .collect::<Vec<_>>();
         self.blocking(move |archive| {
             for (_, target) in &moves {
                 disk::create_folder_of(target).map_err(ArchiveError::file(target))?;
@@ -39,7 +42,9 @@ impl Archive {
                     fs::rename(temporary, target).map_err(ArchiveError::file(target))?;
                 }
             }
-            let folders = moves.iter().flat_map(|(_, target)| disk::folders(&archive.folder, target));
+            let folders = moves
+                .iter()
+                .flat_map(|(_, target)| disk::folders(&archive.folder, target));
             let folders = folders.collect::<BTreeSet<_>>();
             for folder in folders {
                 disk::sync_folder(folder).map_err(ArchiveError::file(folder))?;

@@ -22,8 +22,7 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// FULL: a row that says closed is on disk when the call returns. The other process's write takes
 /// milliseconds, so ten seconds of waiting for it mean that something is wrong.
-const PRAGMAS: &str =
-    "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
 
 diesel::table! {
     segments (path) {
@@ -53,6 +52,9 @@ diesel::table! {
 const CLOSED: &str = "closed";
 /// It was handed over from another server, and retention took it: it counts as delivered.
 const EXPIRED: &str = "expired";
+
+/// How many segments retention looks at at a time; what is left over is taken the next time.
+const PAGE: i64 = 1_000;
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = segments, treat_none_as_null = true)]
@@ -140,12 +142,17 @@ impl Index {
         connection.batch_execute(PRAGMAS)?;
         // Two processes may open a new index at once: the transaction lets one of them go first.
         connection.immediate_transaction(|connection| {
-            connection.run_pending_migrations(MIGRATIONS).map(drop).map_err(|error| ArchiveError::Open {
-                path: file.to_owned(),
-                reason: error.to_string(),
-            })
+            connection
+                .run_pending_migrations(MIGRATIONS)
+                .map(drop)
+                .map_err(|error| ArchiveError::Open {
+                    path: file.to_owned(),
+                    reason: error.to_string(),
+                })
         })?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+        })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>) -> Answer<T> {
@@ -188,14 +195,20 @@ impl Index {
             if let Some(to) = filter.to {
                 query = query.filter(segments::start_ms.lt(to.as_millis()));
             }
-            let rows: Vec<Row> = query.order((segments::start_ms, segments::path)).load(connection)?;
+            let rows: Vec<Row> = query
+                .order((segments::start_ms, segments::path))
+                .load(connection)?;
             Ok(rows.into_iter().filter_map(Row::into_segment).collect())
         })
     }
 
     /// Path and hash of each segment that is here, or was handed over and has expired.
     pub(super) fn known(&self) -> Answer<Vec<(String, String)>> {
-        self.with(|connection| segments::table.select((segments::path, segments::blake3)).load(connection))
+        self.with(|connection| {
+            segments::table
+                .select((segments::path, segments::blake3))
+                .load(connection)
+        })
     }
 
     /// Paths of all files that are said to lie in `folder`, which ends with a slash.
@@ -209,10 +222,62 @@ impl Index {
         })
     }
 
-    /// Folders (camera and day) that hold at least one file, by the index.
-    pub(super) fn bytes(&self) -> Answer<u64> {
-        let all = self.closed(&Filter::default())?;
-        Ok(all.iter().map(|segment| segment.bytes).sum())
+    /// Bytes of all files, or of one camera's; without those that another server has still to fetch from
+    /// `own` if that is given.
+    pub(super) fn bytes(&self, camera: Option<&CameraId>, own: Option<&ServerId>) -> Answer<u64> {
+        let sum = diesel::dsl::sql::<diesel::sql_types::BigInt>("COALESCE(SUM(bytes), 0)");
+        let bytes: i64 = self.with(|connection| {
+            let mut query = segments::table
+                .filter(segments::state.eq(CLOSED))
+                .select(sum)
+                .into_boxed();
+            if let Some(camera) = camera {
+                query = query.filter(segments::camera.eq(camera.as_str()));
+            }
+            if let Some(own) = own {
+                query = query.filter(
+                    segments::failover
+                        .is_null()
+                        .or(segments::recorded_by.ne(own.as_str())),
+                );
+            }
+            query.first(connection)
+        })?;
+        Ok(u64::try_from(bytes).unwrap_or(0))
+    }
+
+    /// The oldest files of a camera, or of all: those that another server has still to fetch from `own`, or
+    /// all others. A page of them, so that an archive of millions is never read whole.
+    pub(super) fn oldest(
+        &self,
+        camera: Option<&CameraId>,
+        own: &ServerId,
+        held: bool,
+    ) -> Answer<Vec<Segment>> {
+        self.with(|connection| {
+            let mut query = segments::table.filter(segments::state.eq(CLOSED)).into_boxed();
+            if let Some(camera) = camera {
+                query = query.filter(segments::camera.eq(camera.as_str()));
+            }
+            query = if held {
+                query.filter(
+                    segments::failover
+                        .is_not_null()
+                        .and(segments::recorded_by.eq(own.as_str())),
+                )
+            } else {
+                query.filter(
+                    segments::failover
+                        .is_null()
+                        .or(segments::recorded_by.ne(own.as_str())),
+                )
+            };
+            let rows: Vec<Row> = query
+                .order((segments::start_ms, segments::path))
+                .limit(PAGE)
+                .load(connection)?;
+            Ok(rows.into_iter().filter_map(Row::into_segment).collect())
+        })
     }
 
     /// Forgets files that are gone; of those that another server handed over it is kept in mind that they
@@ -221,9 +286,15 @@ impl Index {
         self.with(|connection| {
             for path in paths {
                 let row = segments::table.filter(segments::path.eq(path));
-                diesel::update(row.filter(segments::recorded_by.ne(own.as_str()).and(segments::failover.is_not_null())))
-                    .set(segments::state.eq(EXPIRED))
-                    .execute(connection)?;
+                diesel::update(
+                    row.filter(
+                        segments::recorded_by
+                            .ne(own.as_str())
+                            .and(segments::failover.is_not_null()),
+                    ),
+                )
+                .set(segments::state.eq(EXPIRED))
+                .execute(connection)?;
                 diesel::delete(row.filter(segments::state.eq(CLOSED))).execute(connection)?;
             }
             Ok(())
@@ -247,7 +318,9 @@ impl Index {
     /// The newest entry about filming; what began up to it can be ended once it is indexed.
     pub(super) fn last_filming(&self) -> Answer<i32> {
         self.with(|connection| {
-            let last: Option<i32> = filming::table.select(diesel::dsl::max(filming::id)).first(connection)?;
+            let last: Option<i32> = filming::table
+                .select(diesel::dsl::max(filming::id))
+                .first(connection)?;
             Ok(last.unwrap_or(0))
         })
     }
@@ -279,22 +352,37 @@ impl Index {
     pub(super) fn failovers(&self, own: &ServerId) -> Answer<BTreeSet<FailoverId>> {
         let names: Vec<Option<String>> = self.with(|connection| {
             let mut recorded: Vec<Option<String>> = segments::table
-                .filter(segments::failover.is_not_null().and(segments::recorded_by.eq(own.as_str())))
+                .filter(
+                    segments::failover
+                        .is_not_null()
+                        .and(segments::recorded_by.eq(own.as_str())),
+                )
                 .filter(segments::state.eq(CLOSED))
                 .select(segments::failover)
                 .distinct()
                 .load(connection)?;
             let open = filming::table.filter(filming::failover.is_not_null().and(filming::ended.eq(false)));
-            recorded.extend(open.select(filming::failover).load::<Option<String>>(connection)?);
+            recorded.extend(
+                open.select(filming::failover)
+                    .load::<Option<String>>(connection)?,
+            );
             Ok(recorded)
         })?;
-        Ok(names.into_iter().flatten().filter_map(|id| FailoverId::new(id).ok()).collect())
+        Ok(names
+            .into_iter()
+            .flatten()
+            .filter_map(|id| FailoverId::new(id).ok())
+            .collect())
     }
 
     /// Whether something filmed for `failover` may still be without a row.
     pub(super) fn films_for(&self, failover: &FailoverId) -> Answer<bool> {
         self.with(|connection| {
-            let open = filming::table.filter(filming::failover.eq(failover.as_str()).and(filming::ended.eq(false)));
+            let open = filming::table.filter(
+                filming::failover
+                    .eq(failover.as_str())
+                    .and(filming::ended.eq(false)),
+            );
             diesel::select(diesel::dsl::exists(open)).get_result(connection)
         })
     }

@@ -21,18 +21,18 @@ use std::{
 };
 
 use understudy_core::{
-    camera::Camera,
+    camera::{Camera, Retention},
     contract::segment::{Manifest, Segment},
     ids::{CameraId, FailoverId, ServerId},
     time::Timestamp,
 };
 
+use self::index::Index;
 pub use self::{
     index::Filter,
     path::{Kind, Name},
     recovery::Recovered,
 };
-use self::index::Index;
 
 /// Below the archive: where files of other servers are written before they are verified.
 const INCOMING: &str = ".incoming";
@@ -71,7 +71,10 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File { path: path.to_owned(), source }
+        move |source| Self::File {
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -118,12 +121,23 @@ impl Archive {
     /// [`ArchiveError::Open`] with the reason, e.g. that the folder is not writable.
     pub fn open(folder: impl Into<PathBuf>, server: ServerId) -> Result<Self, ArchiveError> {
         let folder = folder.into();
-        let cannot = |error: io::Error| ArchiveError::Open { path: folder.clone(), reason: error.to_string() };
+        let cannot = |error: io::Error| ArchiveError::Open {
+            path: folder.clone(),
+            reason: error.to_string(),
+        };
         fs::create_dir_all(folder.join(INCOMING)).map_err(cannot)?;
         let index = Index::open(&folder.join(INDEX))?;
         let filmed_before = index.last_filming()?;
-        let inner = Inner { folder, server, index, filmed_before, writing: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            folder,
+            server,
+            index,
+            filmed_before,
+            writing: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The folder it lies in.
@@ -173,7 +187,12 @@ impl Archive {
             // Asked first: what is closed meanwhile is then in the list.
             let complete = complete && !archive.index.films_for(&failover)?;
             let segments = archive.index.closed(&archive.recorded_for(&failover))?;
-            Ok(Manifest { failover, server: archive.server.clone(), complete, segments })
+            Ok(Manifest {
+                failover,
+                server: archive.server.clone(),
+                complete,
+                segments,
+            })
         })
         .await
     }
@@ -184,7 +203,8 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Index`].
     pub async fn failovers(&self) -> Result<BTreeSet<FailoverId>, ArchiveError> {
-        self.blocking(|archive| archive.index.failovers(&archive.server)).await
+        self.blocking(|archive| archive.index.failovers(&archive.server))
+            .await
     }
 
     /// Takes over a segment of another server from `temporary`, a file in [`Archive::incoming`] whose bytes
@@ -193,7 +213,8 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Path`] for a path that no server gives; else what disk and index say.
     pub async fn import(&self, segment: &Segment, temporary: &Path) -> Result<(), ArchiveError> {
-        self.import_all(vec![(segment.clone(), temporary.to_owned())]).await
+        self.import_all(vec![(segment.clone(), temporary.to_owned())])
+            .await
     }
 
     /// Deletes what this server recorded for a failover, and says how many segments that were.
@@ -220,7 +241,8 @@ impl Archive {
         cameras: Vec<Camera>,
         free_bytes: u64,
     ) -> Result<Retained, ArchiveError> {
-        self.blocking(move |archive| archive.retain(now, &cameras, free_bytes)).await
+        self.blocking(move |archive| archive.retain(now, &cameras, free_bytes))
+            .await
     }
 
     /// Reads a segment's file again and compares it with what is said of it.
@@ -230,14 +252,22 @@ impl Archive {
             let file = file?;
             let bytes = fs::metadata(&file).map_err(ArchiveError::file(&file))?.len();
             if bytes != segment.bytes {
-                return Ok(Verdict::Damaged(format!("has {bytes} bytes instead of {}", segment.bytes)));
+                return Ok(Verdict::Damaged(format!(
+                    "has {bytes} bytes instead of {}",
+                    segment.bytes
+                )));
             }
             match disk::hash(&file).map_err(ArchiveError::file(&file))? {
                 hash if hash == segment.blake3 => Ok(Verdict::Whole),
-                hash => Ok(Verdict::Damaged(format!("has the hash {hash} instead of {}", segment.blake3))),
+                hash => Ok(Verdict::Damaged(format!(
+                    "has the hash {hash} instead of {}",
+                    segment.blake3
+                ))),
             }
         });
-        verdict.await.unwrap_or_else(|error| Verdict::Damaged(error.to_string()))
+        verdict
+            .await
+            .unwrap_or_else(|error| Verdict::Damaged(error.to_string()))
     }
 
     /// Path and hash of each segment that is here or was handed over and has expired since: what need not be
@@ -246,7 +276,8 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Index`].
     pub async fn known(&self) -> Result<BTreeSet<(String, String)>, ArchiveError> {
-        self.blocking(|archive| Ok(archive.index.known()?.into_iter().collect())).await
+        self.blocking(|archive| Ok(archive.index.known()?.into_iter().collect()))
+            .await
     }
 
     /// How many bytes all segments have.
@@ -254,7 +285,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Index`].
     pub async fn bytes(&self) -> Result<u64, ArchiveError> {
-        self.blocking(|archive| archive.index.bytes()).await
+        self.blocking(|archive| archive.index.bytes(None, None)).await
     }
 
     /// Gives their rows to the files that a crash left behind, cut off after their last whole fragment, and
@@ -273,12 +304,14 @@ impl Archive {
         since: Timestamp,
         failover: Option<FailoverId>,
     ) -> Result<(), ArchiveError> {
-        self.blocking(move |archive| archive.index.begin_filming(since, failover.as_ref())).await
+        self.blocking(move |archive| archive.index.begin_filming(since, failover.as_ref()))
+            .await
     }
 
     /// Notes that all that was filmed so far is closed and indexed.
     pub(crate) async fn end_filming(&self) -> Result<(), ArchiveError> {
-        self.blocking(|archive| archive.index.end_filming(archive.index.last_filming()?)).await
+        self.blocking(|archive| archive.index.end_filming(archive.index.last_filming()?))
+            .await
     }
 
     /// Takes a new file for a camera; blocks for as long as the disk needs. If the name is taken (the clock
@@ -319,7 +352,9 @@ impl Archive {
         work: impl FnOnce(&Inner) -> Result<T, ArchiveError> + Send + 'static,
     ) -> Result<T, ArchiveError> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or(Err(ArchiveError::Ended))
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .unwrap_or(Err(ArchiveError::Ended))
     }
 }
 
@@ -354,20 +389,26 @@ impl Inner {
         }
     }
 
-    /// Whether another server has still to fetch it from here.
-    fn is_held(&self, segment: &Segment) -> bool {
-        segment.failover.is_some() && segment.recorded_by == self.server
-    }
-
     fn create(&self, kind: Kind, camera: &CameraId, start: Timestamp) -> io::Result<NewFile> {
-        let mut name = Name { kind, camera: camera.clone(), start, server: self.server.clone() };
+        let mut name = Name {
+            kind,
+            camera: camera.clone(),
+            start,
+            server: self.server.clone(),
+        };
         loop {
             let path = name.path();
             let file = self.folder.join(&path);
             disk::create_folder_of(&file)?;
             self.writing().insert(path.clone());
             match disk::reserve(&file) {
-                Ok(()) => return Ok(NewFile { path, file, start: name.start }),
+                Ok(()) => {
+                    return Ok(NewFile {
+                        path,
+                        file,
+                        start: name.start,
+                    });
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     name.start = Timestamp(name.start.as_millis() + 1);
                 }
@@ -406,25 +447,34 @@ impl Inner {
 
     fn retain(&self, now: Timestamp, cameras: &[Camera], free_bytes: u64) -> Result<Retained, ArchiveError> {
         let mut retained = Retained::default();
-        for camera in cameras {
-            let filter = Filter { camera: Some(camera.id.clone()), ..Filter::default() };
-            let segments = self.index.closed(&filter)?;
-            let beyond = retention::beyond_limits(&segments, camera.retention, now, |s| self.is_held(s));
-            let beyond: Vec<Segment> = beyond.into_iter().cloned().collect();
-            self.delete(&beyond)?;
-            retained.removed.extend(beyond);
+        for camera in cameras
+            .iter()
+            .filter(|camera| camera.retention != Retention::default())
+        {
+            let oldest = self.index.oldest(Some(&camera.id), &self.server, false)?;
+            let bytes = self.index.bytes(Some(&camera.id), Some(&self.server))?;
+            let beyond = retention::beyond_limits(&oldest, bytes, camera.retention, now);
+            self.delete(beyond)?;
+            retained.removed.extend_from_slice(beyond);
         }
-        let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;
-        if free < free_bytes {
-            let segments = self.index.closed(&Filter::default())?;
-            let taken = retention::to_make_room(&segments, free_bytes - free, |s| self.is_held(s));
-            let taken: Vec<Segment> = taken.into_iter().cloned().collect();
-            self.delete(&taken)?;
-            retained.lost.extend(taken.iter().filter(|segment| self.is_held(segment)).cloned());
-            retained.removed.extend(taken);
+        for held in [false, true] {
+            let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;
+            if free >= free_bytes {
+                break;
+            }
+            let oldest = self.index.oldest(None, &self.server, held)?;
+            let taken = retention::to_make_room(&oldest, free_bytes - free);
+            self.delete(taken)?;
+            retained.removed.extend_from_slice(taken);
+            if held {
+                retained.lost.extend_from_slice(taken);
+            }
         }
         for segment in &retained.lost {
-            tracing::error!(segment.path, "the disk is full: a recording is lost before it was handed back");
+            tracing::error!(
+                segment.path,
+                "the disk is full: a recording is lost before it was handed back"
+            );
         }
         Ok(retained)
     }

@@ -82,7 +82,10 @@ pub fn extent(file: &Path) -> io::Result<Extent> {
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }
 
 /// The samples of the file's whole fragments, in the order in which they lie in it.
@@ -90,7 +93,11 @@ fn is_damage(error: &io::Error) -> bool {
 /// # Errors
 /// What the file system says when it is opened; later ones come out of the iterator.
 pub fn samples(file: &Path) -> io::Result<Samples> {
-    Ok(Samples { reader: Reader::open(file)?, bytes: File::open(file)?, ready: Vec::new().into_iter() })
+    Ok(Samples {
+        reader: Reader::open(file)?,
+        bytes: File::open(file)?,
+        ready: Vec::new().into_iter(),
+    })
 }
 
 /// See [`samples`].
@@ -153,14 +160,19 @@ impl Iterator for Samples {
 #[must_use]
 pub fn video_samples(moof: &Moof, video_track: u32) -> u64 {
     let trafs = moof.traf.iter().filter(|traf| traf.tfhd.track_id == video_track);
-    trafs.flat_map(|traf| &traf.trun).map(|trun| trun.samples.len() as u64).sum()
+    trafs
+        .flat_map(|traf| &traf.trun)
+        .map(|trun| trun.samples.len() as u64)
+        .sum()
 }
 
 /// The id of the video track that a `moov` describes.
 #[must_use]
 pub fn video_track(moov: &Moov) -> Option<u32> {
     let mut tracks = moov.trak.iter();
-    tracks.find(|trak| trak.mdia.hdlr.handler == VIDEO).map(|trak| trak.tkhd.track_id)
+    tracks
+        .find(|trak| trak.mdia.hdlr.handler == VIDEO)
+        .map(|trak| trak.tkhd.track_id)
 }
 
 enum Part {
@@ -193,7 +205,13 @@ impl Reader {
         let length = file.metadata()?.len();
         // Only headers are read through this buffer, and media data is skipped.
         let file = BufReader::with_capacity(512, file);
-        Ok(Self { file, length, position: 0, tracks: Vec::new(), fragments: 0 })
+        Ok(Self {
+            file,
+            length,
+            position: 0,
+            tracks: Vec::new(),
+            fragments: 0,
+        })
     }
 
     /// Reads or skips the box at the current position; none at the end of the file.
@@ -235,7 +253,11 @@ impl Reader {
                 let mut long = [0; 8];
                 self.file.read_exact(&mut long)?;
                 let size = u64::from_be_bytes(long);
-                if size < 16 { Err(damage("a box is too short")) } else { Ok((FourCC::new(&kind), 16, size)) }
+                if size < 16 {
+                    Err(damage("a box is too short"))
+                } else {
+                    Ok((FourCC::new(&kind), 16, size))
+                }
             }
             size if size < 8 => Err(damage("a box has no length")),
             size => Ok((FourCC::new(&kind), 8, size)),
@@ -255,7 +277,11 @@ impl Reader {
     fn check_media_data(&mut self, position: u64) -> io::Result<()> {
         let (kind, _, size) = self.header(position)?;
         let whole = position.checked_add(size).is_some_and(|end| end <= self.length);
-        if kind == MDAT && whole { Ok(()) } else { Err(damage("a fragment's media data is cut off")) }
+        if kind == MDAT && whole {
+            Ok(())
+        } else {
+            Err(damage("a fragment's media data is cut off"))
+        }
     }
 
     fn fragment(&self, moof: &Moof) -> io::Result<Vec<Sample>> {
@@ -274,14 +300,18 @@ impl Reader {
         let mut offset = base;
         for trun in &traf.trun {
             if let Some(data_offset) = trun.data_offset {
-                offset = base.checked_add_signed(i64::from(data_offset)).ok_or_else(|| damage("bad offset"))?;
+                offset = base
+                    .checked_add_signed(i64::from(data_offset))
+                    .ok_or_else(|| damage("bad offset"))?;
             }
             for entry in trun.samples.iter() {
                 let size = entry.size.or(traf.tfhd.default_sample_size).unwrap_or(0);
                 let duration = entry.duration.or(traf.tfhd.default_sample_duration).unwrap_or(0);
                 let flags = entry.flags.or(traf.tfhd.default_sample_flags).unwrap_or(0);
-                let pts = dts.saturating_add_signed(i64::from(entry.cts.unwrap_or(0)));
-                let sample_end = offset.checked_add(u64::from(size)).filter(|end| *end <= self.length);
+                let pts = dts.saturating_add_signed(entry.cts.unwrap_or(0));
+                let sample_end = offset
+                    .checked_add(u64::from(size))
+                    .filter(|end| *end <= self.length);
                 samples.push(Sample {
                     media: track.media,
                     offset,
@@ -301,7 +331,11 @@ impl Reader {
 fn tracks(moov: &Moov) -> Vec<Track> {
     let track = |trak: &mp4_atom::Trak| Track {
         id: trak.tkhd.track_id,
-        media: if trak.mdia.hdlr.handler == VIDEO { Media::Video } else { Media::Other },
+        media: if trak.mdia.hdlr.handler == VIDEO {
+            Media::Video
+        } else {
+            Media::Other
+        },
         timescale: trak.mdia.mdhd.timescale.max(1),
     };
     moov.trak.iter().map(track).collect()
@@ -321,5 +355,6 @@ fn damage(what: &str) -> io::Error {
 pub fn decode<A: Atom>(bytes: &[u8]) -> Option<A> {
     let mut buffer = bytes;
     let header = mp4_atom::Header::decode(&mut buffer).ok()?;
-    (header.kind == A::KIND && buffer.remaining() == header.size?).then(|| A::decode_body(&mut buffer).ok())?
+    (header.kind == A::KIND && buffer.remaining() == header.size?)
+        .then(|| A::decode_body(&mut buffer).ok())?
 }

@@ -11,7 +11,10 @@ use std::{
 
 use understudy_core::{contract::segment::Segment, time::Timestamp};
 
-use super::{ArchiveError, Inner, disk, mp4, path::{Kind, Name}};
+use super::{
+    ArchiveError, Inner, disk, mp4,
+    path::{Kind, Name},
+};
 
 /// What was found and done.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +57,10 @@ impl Inner {
             }
         }
         folders.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(folders.into_iter().map(|(folder, camera)| format!("{camera}/{folder}/")).collect())
+        Ok(folders
+            .into_iter()
+            .map(|(folder, camera)| format!("{camera}/{folder}/"))
+            .collect())
     }
 
     fn recover_folder(&self, folder: &str, recovered: &mut Recovered) -> Result<(), ArchiveError> {
@@ -65,11 +71,18 @@ impl Inner {
         let gone: Vec<String> = rows.difference(&files).cloned().collect();
         let unindexed: Vec<String> = {
             let writing = self.writing();
-            files.difference(&rows).filter(|path| !writing.contains(*path)).cloned().collect()
+            files
+                .difference(&rows)
+                .filter(|path| !writing.contains(*path))
+                .cloned()
+                .collect()
         };
         self.index.remove(&gone, &self.server)?;
         for path in &gone {
-            tracing::warn!(segment.path = path, "a recording is gone from the disk, and is dropped from the index");
+            tracing::warn!(
+                segment.path = path,
+                "a recording is gone from the disk, and is dropped from the index"
+            );
         }
         recovered.dropped.extend(gone);
         let outcomes = in_parallel(&unindexed, |path| self.repair(path));
@@ -99,25 +112,36 @@ impl Inner {
                 Ok(Some(segment))
             }
             Outcome::Removed(_) => Ok(None),
-            Outcome::Failed(path, reason) => Err(ArchiveError::Open { path: path.into(), reason }),
+            Outcome::Failed(path, reason) => Err(ArchiveError::Open {
+                path: path.into(),
+                reason,
+            }),
         }
     }
 
     fn repair(&self, path: &str) -> Outcome {
-        self.try_repair(path).unwrap_or_else(|error| Outcome::Failed(path.to_owned(), error.to_string()))
+        self.try_repair(path)
+            .unwrap_or_else(|error| Outcome::Failed(path.to_owned(), error.to_string()))
     }
 
     fn try_repair(&self, path: &str) -> Result<Outcome, ArchiveError> {
         let file = self.folder.join(path);
         let Some(name) = Name::parse(path) else {
-            return Ok(Outcome::Failed(path.to_owned(), "its name is none of the archive's".to_owned()));
+            return Ok(Outcome::Failed(
+                path.to_owned(),
+                "its name is none of the archive's".to_owned(),
+            ));
         };
         let cannot = |error| ArchiveError::file(&file)(error);
         let length = fs::metadata(&file).map_err(cannot)?.len();
         let extent = match name.kind {
             Kind::Segment => mp4::extent(&file).map_err(cannot)?,
             // Written whole under another name and then renamed.
-            Kind::Snapshot => mp4::Extent { whole_bytes: length, frames: 1, ..mp4::Extent::default() },
+            Kind::Snapshot => mp4::Extent {
+                whole_bytes: length,
+                frames: 1,
+                ..mp4::Extent::default()
+            },
         };
         if extent.frames == 0 || extent.whole_bytes == 0 {
             disk::delete(&file).map_err(cannot)?;
@@ -126,7 +150,11 @@ impl Inner {
         disk::truncate(&file, extent.whole_bytes).map_err(cannot)?;
         disk::sync(&self.folder, &file).map_err(cannot)?;
         let millis = i64::try_from(extent.duration.as_millis()).unwrap_or(i64::MAX);
-        let failover = if name.server == self.server { self.index.filmed_for(name.start)? } else { None };
+        let failover = if name.server == self.server {
+            self.index.filmed_for(name.start)?
+        } else {
+            None
+        };
         let segment = Segment {
             path: path.to_owned(),
             camera: name.camera,
@@ -138,13 +166,18 @@ impl Inner {
             frames: extent.frames,
             blake3: disk::hash(&file).map_err(cannot)?,
         };
-        Ok(Outcome::Indexed { segment, cut_off: length != extent.whole_bytes })
+        Ok(Outcome::Indexed {
+            segment,
+            cut_off: length != extent.whole_bytes,
+        })
     }
 }
 
 /// Hashing keeps a core busy, and a crash leaves one open file per camera: so all cores share them.
 fn in_parallel<T: Send>(paths: &[String], work: impl Fn(&str) -> T + Sync) -> Vec<T> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(paths.len());
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(paths.len());
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut done = Vec::new();
@@ -155,7 +188,10 @@ fn in_parallel<T: Send>(paths: &[String], work: impl Fn(&str) -> T + Sync) -> Ve
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_default())
+            .collect()
     })
 }
 

@@ -33,7 +33,10 @@ impl Backoff {
             CameraFault::HeldElsewhere => (200, 2_000),
             _ => (200, 10_000),
         };
-        Span { first: Duration::from_millis(first), longest: Duration::from_millis(longest) }
+        Span {
+            first: Duration::from_millis(first),
+            longest: Duration::from_millis(longest),
+        }
     }
 
     /// The wait after another failure. `chance` is evenly spread over 0 to 1.
@@ -43,9 +46,13 @@ impl Backoff {
             self.attempts = 0;
         }
         let span = Self::span(fault);
-        let doubled = span.first.saturating_mul(1_u32.checked_shl(self.attempts.min(20)).unwrap_or(u32::MAX));
+        let doubled = span
+            .first
+            .saturating_mul(1_u32.checked_shl(self.attempts.min(20)).unwrap_or(u32::MAX));
         self.attempts += 1;
-        doubled.min(span.longest).mul_f64(0.75 + 0.5 * chance.clamp(0.0, 1.0))
+        doubled
+            .min(span.longest)
+            .mul_f64(0.75 + 0.5 * chance.clamp(0.0, 1.0))
     }
 
     /// The camera has been well for [`STABLE`].
@@ -90,11 +97,15 @@ mod tests {
     #[test]
     fn e1_the_first_retry_comes_fast_and_later_ones_ever_slower() {
         let mut backoff = Backoff::default();
-        let waits: Vec<u128> =
-            (0..8).map(|_| backoff.after(CameraFault::Unreachable, 0.5).as_millis()).collect();
+        let waits: Vec<u128> = (0..8)
+            .map(|_| backoff.after(CameraFault::Unreachable, 0.5).as_millis())
+            .collect();
         assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         backoff.recovered();
-        assert_eq!(backoff.after(CameraFault::Silent, 0.5), Duration::from_millis(200));
+        assert_eq!(
+            backoff.after(CameraFault::Silent, 0.5),
+            Duration::from_millis(200)
+        );
     }
 
     #[test]
@@ -103,10 +114,17 @@ mod tests {
         assert!(backoff.after(CameraFault::Unauthorized, 0.0) >= Duration::from_secs(7));
         let within_ten_minutes = {
             let mut at = Duration::ZERO;
-            (0..).take_while(|_| { at += backoff.after(CameraFault::Unauthorized, 0.5); at < Duration::from_secs(600) })
+            (0..)
+                .take_while(|_| {
+                    at += backoff.after(CameraFault::Unauthorized, 0.5);
+                    at < Duration::from_secs(600)
+                })
                 .count()
         };
-        assert!(within_ten_minutes < 10, "{within_ten_minutes} attempts in ten minutes");
+        assert!(
+            within_ten_minutes < 10,
+            "{within_ten_minutes} attempts in ten minutes"
+        );
     }
 
     #[test]
@@ -115,7 +133,10 @@ mod tests {
         assert_eq!(watchdog.silence(Duration::from_millis(104_999)), None);
         watchdog.heard(Duration::from_secs(104));
         assert_eq!(watchdog.silence(Duration::from_secs(108)), None);
-        assert_eq!(watchdog.silence(Duration::from_secs(109)), Some(Duration::from_secs(5)));
+        assert_eq!(
+            watchdog.silence(Duration::from_secs(109)),
+            Some(Duration::from_secs(5))
+        );
     }
 
     proptest! {

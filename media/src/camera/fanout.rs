@@ -16,7 +16,10 @@ pub struct Fanout {
 
 impl Default for Fanout {
     fn default() -> Self {
-        Self { key_frame: watch::Sender::new(None), listeners: Mutex::default() }
+        Self {
+            key_frame: watch::Sender::new(None),
+            listeners: Mutex::default(),
+        }
     }
 }
 
@@ -25,7 +28,10 @@ impl Fanout {
     #[must_use]
     pub fn listen(&self, behind: usize) -> mpsc::Receiver<Frame> {
         let (sender, receiver) = mpsc::channel(behind.max(1));
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(sender);
         receiver
     }
 
@@ -62,7 +68,12 @@ mod tests {
     use crate::camera::frame::{VideoCodec, VideoFormat};
 
     fn frame(key: bool) -> Frame {
-        let format = VideoFormat { codec: VideoCodec::H264, configuration: Bytes::new(), width: 1, height: 1 };
+        let format = VideoFormat {
+            codec: VideoCodec::H264,
+            configuration: Bytes::new(),
+            width: 1,
+            height: 1,
+        };
         Frame::Video(VideoFrame {
             data: Bytes::from_static(b"x"),
             format: Arc::new(format),

@@ -21,11 +21,17 @@ impl fmt::Display for Fault {
 
 impl Fault {
     pub(crate) fn new(kind: CameraFault, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self {
+            kind,
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn no_answer(within: Duration) -> Self {
-        Self::new(CameraFault::Unreachable, format!("did not answer within {} s", within.as_secs_f32()))
+        Self::new(
+            CameraFault::Unreachable,
+            format!("did not answer within {} s", within.as_secs_f32()),
+        )
     }
 
     pub(crate) fn closed() -> Self {
@@ -33,7 +39,10 @@ impl Fault {
     }
 
     pub(crate) fn silent(silence: Duration) -> Self {
-        Self::new(CameraFault::Silent, format!("connected, but sent nothing for {:.1} s", silence.as_secs_f32()))
+        Self::new(
+            CameraFault::Silent,
+            format!("connected, but sent nothing for {:.1} s", silence.as_secs_f32()),
+        )
     }
 
     /// What an error of an RTSP session means.
@@ -63,7 +72,13 @@ fn of_status(status: u16) -> CameraFault {
 
 /// retina's errors are opaque but for their words; a test holds these against real ones.
 fn of_words(first_line: &str) -> CameraFault {
-    let unreachable = ["Unable to connect", "Error reading from RTSP peer", "Error writing", "Timeout", "Invalid argument"];
+    let unreachable = [
+        "Unable to connect",
+        "Error reading from RTSP peer",
+        "Error writing",
+        "Timeout",
+        "Invalid argument",
+    ];
     if unreachable.iter().any(|start| first_line.starts_with(start)) {
         CameraFault::Unreachable
     } else {
@@ -84,8 +99,14 @@ mod tests {
 
     #[test]
     fn a_password_never_gets_into_a_detail() {
-        let credentials = Credentials { username: "root".to_owned(), password: "s3cret".to_owned() };
-        assert_eq!(without("bad url rtsp://root:s3cret@x", Some(&credentials)), "bad url rtsp://root:***@x");
+        let credentials = Credentials {
+            username: "root".to_owned(),
+            password: "s3cret".to_owned(),
+        };
+        assert_eq!(
+            without("bad url rtsp://root:s3cret@x", Some(&credentials)),
+            "bad url rtsp://root:***@x"
+        );
     }
 
     #[test]

@@ -124,7 +124,8 @@ mod tests {
             let at = Duration::from_millis(frame * 100);
             let jitter = if frame % 2 == 0 { 0 } else { 40 };
             let arrived = Timestamp(start + i64::try_from(frame).expect("small") * 100 + jitter);
-            let error = mapping.map(at, arrived).as_millis() - start - i64::try_from(frame).expect("small") * 100;
+            let error =
+                mapping.map(at, arrived).as_millis() - start - i64::try_from(frame).expect("small") * 100;
             assert!((0..=40).contains(&error), "frame {frame} is off by {error} ms");
         }
     }
@@ -132,7 +133,13 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_is_believed_at_once() {
         let mut mapping = WallMapping::default();
-        assert_eq!(mapping.map(Duration::ZERO, Timestamp(1_000_000)), Timestamp(1_000_000));
-        assert_eq!(mapping.map(Duration::from_secs(1), Timestamp(5_001_000)), Timestamp(5_001_000));
+        assert_eq!(
+            mapping.map(Duration::ZERO, Timestamp(1_000_000)),
+            Timestamp(1_000_000)
+        );
+        assert_eq!(
+            mapping.map(Duration::from_secs(1), Timestamp(5_001_000)),
+            Timestamp(5_001_000)
+        );
     }
 }

@@ -2,7 +2,11 @@
 //! Keep-alive is retina's; a dropped session says TEARDOWN in the background and delays nobody.
 //! Never tries again, and never decides whether a camera is silent: its supervisor does.
 
-use std::{pin::Pin, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -48,19 +52,29 @@ impl Session {
         let (url, credentials) = address(camera)?;
         // Boxed: retina's futures are large, and there is one per camera.
         let opening = Box::pin(Self::play(url, credentials));
-        tokio::time::timeout(within, opening).await.map_err(|_| Fault::no_answer(within))?
+        tokio::time::timeout(within, opening)
+            .await
+            .map_err(|_| Fault::no_answer(within))?
     }
 
     async fn play(url: Url, credentials: Option<Credentials>) -> Result<Self, Fault> {
         let fault = |error: retina::Error| Fault::of_session(&error, credentials.as_ref());
-        let retina_credentials = credentials.as_ref().map(|credentials| retina::client::Credentials {
-            username: credentials.username.clone(),
-            password: credentials.password.clone(),
-        });
-        let options = SessionOptions::default().creds(retina_credentials).user_agent("understudy".to_owned());
+        let retina_credentials = credentials
+            .as_ref()
+            .map(|credentials| retina::client::Credentials {
+                username: credentials.username.clone(),
+                password: credentials.password.clone(),
+            });
+        let options = SessionOptions::default()
+            .creds(retina_credentials)
+            .user_agent("understudy".to_owned());
         let mut session = RtspSession::describe(url, options).await.map_err(fault)?;
         let video = video_stream(&session)?;
-        let audio = session.streams().iter().enumerate().find_map(|(index, stream)| Some((index, audio_format(stream)?)));
+        let audio = session
+            .streams()
+            .iter()
+            .enumerate()
+            .find_map(|(index, stream)| Some((index, audio_format(stream)?)));
         let setup = || SetupOptions::default().frame_format(FrameFormat::MP4);
         session.setup(video, setup()).await.map_err(fault)?;
         if let Some((index, _)) = audio {
@@ -68,7 +82,12 @@ impl Session {
         }
         // Many cameras with sound leave `rtptime` out.
         let play = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
-        let stream = session.play(play).await.map_err(fault)?.demuxed().map_err(fault)?;
+        let stream = session
+            .play(play)
+            .await
+            .map_err(fault)?
+            .demuxed()
+            .map_err(fault)?;
         Ok(Self {
             stream: Box::pin(stream),
             credentials,
@@ -105,7 +124,10 @@ impl Session {
                 }
                 CodecItem::AudioFrame(frame) => {
                     if let Some(at) = since_start(frame.timestamp()) {
-                        return Ok(Frame::Audio(AudioFrame { data: Bytes::copy_from_slice(frame.data()), at }));
+                        return Ok(Frame::Audio(AudioFrame {
+                            data: Bytes::copy_from_slice(frame.data()),
+                            at,
+                        }));
                     }
                 }
                 _ => {}
@@ -154,7 +176,12 @@ fn since_start(timestamp: retina::Timestamp) -> Option<Duration> {
 
 /// The address without credentials, and these.
 fn address(camera: &Camera) -> Result<(Url, Option<Credentials>), Fault> {
-    let unusable = |what: &str| Fault::new(CameraFault::Unreachable, format!("its address can't be used: {what}"));
+    let unusable = |what: &str| {
+        Fault::new(
+            CameraFault::Unreachable,
+            format!("its address can't be used: {what}"),
+        )
+    };
     let mut url = Url::parse(&camera.url).map_err(|error| unusable(&error.to_string()))?;
     if url.scheme() != "rtsp" {
         return Err(unusable(&format!("{} is not supported, only rtsp", url.scheme())));
@@ -163,14 +190,17 @@ fn address(camera: &Camera) -> Result<(Url, Option<Credentials>), Fault> {
         username: url.username().to_owned(),
         password: password.to_owned(),
     });
-    url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| unusable("it names no machine"))?;
+    url.set_username("")
+        .and_then(|()| url.set_password(None))
+        .map_err(|()| unusable("it names no machine"))?;
     Ok((url, camera.credentials.clone().or(within)))
 }
 
 fn video_stream(session: &RtspSession<Described>) -> Result<usize, Fault> {
     let offered = |stream: &Stream| format!("{}/{}", stream.media(), stream.encoding_name());
     let streams = session.streams();
-    let usable = |stream: &Stream| stream.media() == "video" && matches!(stream.encoding_name(), "h264" | "h265");
+    let usable =
+        |stream: &Stream| stream.media() == "video" && matches!(stream.encoding_name(), "h264" | "h265");
     streams.iter().position(usable).ok_or_else(|| {
         let offered: Vec<String> = streams.iter().map(offered).collect();
         let detail = format!("offers no H.264 or H.265 video, but {}", offered.join(", "));
@@ -182,14 +212,26 @@ fn video_format(parameters: &VideoParameters) -> Result<VideoFormat, Fault> {
     let codec = match parameters.codec_params() {
         VideoParametersCodec::H264 { .. } => VideoCodec::H264,
         VideoParametersCodec::H265 { .. } => VideoCodec::H265,
-        _ => return Err(Fault::new(CameraFault::UnsupportedCodec, "sends neither H.264 nor H.265 video")),
+        _ => {
+            return Err(Fault::new(
+                CameraFault::UnsupportedCodec,
+                "sends neither H.264 nor H.265 video",
+            ));
+        }
     };
     let (width, height) = parameters.pixel_dimensions();
-    Ok(VideoFormat { codec, configuration: Bytes::copy_from_slice(parameters.extra_data()), width, height })
+    Ok(VideoFormat {
+        codec,
+        configuration: Bytes::copy_from_slice(parameters.extra_data()),
+        width,
+        height,
+    })
 }
 
 fn audio_format(stream: &Stream) -> Option<AudioFormat> {
-    let Some(ParametersRef::Audio(parameters)) = stream.parameters() else { return None };
+    let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
+        return None;
+    };
     let channels = parameters.channels().get();
     match stream.encoding_name() {
         "mpeg4-generic" => Some(AudioFormat::Aac {
@@ -200,7 +242,10 @@ fn audio_format(stream: &Stream) -> Option<AudioFormat> {
         "pcma" if parameters.clock_rate() == 8000 => Some(AudioFormat::G711A { channels }),
         "pcmu" if parameters.clock_rate() == 8000 => Some(AudioFormat::G711U { channels }),
         other => {
-            tracing::warn!(codec = other, "a camera's sound is not recorded: its codec is not supported");
+            tracing::warn!(
+                codec = other,
+                "a camera's sound is not recorded: its codec is not supported"
+            );
             None
         }
     }

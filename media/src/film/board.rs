@@ -48,7 +48,12 @@ impl Board {
     }
 
     /// Tells all statuses, then each change, until the receiver is dropped or the future is.
-    pub(super) fn tell(&self) -> (mpsc::Receiver<(CameraId, CameraStatus)>, impl Future<Output = ()> + use<>) {
+    pub(super) fn tell(
+        &self,
+    ) -> (
+        mpsc::Receiver<(CameraId, CameraStatus)>,
+        impl Future<Output = ()> + use<>,
+    ) {
         let (sender, receiver) = mpsc::channel(WAITING);
         let board = self.clone();
         let pump = async move {

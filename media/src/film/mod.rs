@@ -4,12 +4,7 @@
 mod board;
 mod take;
 
-use std::{
-    collections::BTreeMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
@@ -23,7 +18,6 @@ use understudy_core::{
     },
     ids::{CameraId, FailoverId, ServerId},
     policy::Range,
-    time::Timestamp,
 };
 
 use self::{board::Board, take::Take};
@@ -37,6 +31,8 @@ use crate::{
 /// How many files are opened or closed at once. More does not go faster on any disk, and fewer would let
 /// ninety cameras wait for each other.
 const DISK_THREADS: usize = 8;
+/// How long all segments together get to be closed.
+const CLOSING: Duration = Duration::from_secs(30);
 /// How often what was written is made durable: what a power cut can cost is twice that.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 /// After a panic in a camera's task, before it is started again.
@@ -56,7 +52,11 @@ pub struct StudioConfig {
 
 impl Default for StudioConfig {
     fn default() -> Self {
-        Self { segment_seconds: 60, silence_ms: 5_000, connect_ms: 5_000 }
+        Self {
+            segment_seconds: 60,
+            silence_ms: 5_000,
+            connect_ms: 5_000,
+        }
     }
 }
 
@@ -114,14 +114,19 @@ impl Studio {
     /// A [`Fault`] if GStreamer lacks an element.
     pub async fn new(archive: Archive, config: StudioConfig) -> Result<Self, Fault> {
         let prepared = tokio::task::spawn_blocking(recorder::prepare).await;
-        prepared.unwrap_or_else(|_| Err(Fault::new(CameraFault::Storage, "GStreamer could not be loaded")))?;
+        prepared
+            .unwrap_or_else(|_| Err(Fault::new(CameraFault::Storage, "GStreamer could not be loaded")))?;
         let recorder = Shared {
             segment: Duration::from_secs(config.segment_seconds.max(1)),
             archive,
             closing: TaskTracker::new(),
             disk: Arc::new(Semaphore::new(DISK_THREADS)),
         };
-        let nothing = Purpose { recorded: false, failover: None, noted: CancellationToken::new() };
+        let nothing = Purpose {
+            recorded: false,
+            failover: None,
+            noted: CancellationToken::new(),
+        };
         let inner = Arc::new(Inner {
             config,
             board: Board::default(),
@@ -133,9 +138,11 @@ impl Studio {
             always: TaskTracker::new(),
             closed: CancellationToken::new(),
         });
-        let durable = keep_durable(inner.recorder.archive.clone(), inner.volume.clone());
+        let durable = keep_durable(inner.recorder.clone(), inner.volume.clone());
         let until = inner.closed.clone();
-        inner.always.spawn(async move { until.run_until_cancelled(durable).await });
+        inner
+            .always
+            .spawn(async move { until.run_until_cancelled(durable).await });
         Ok(Self { inner })
     }
 
@@ -145,18 +152,27 @@ impl Studio {
     pub async fn film(&self, film: Film) {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
-        let wanted: BTreeMap<CameraId, Camera> =
-            film.cameras.into_iter().map(|camera| (camera.id.clone(), camera)).collect();
+        let wanted: BTreeMap<CameraId, Camera> = film
+            .cameras
+            .into_iter()
+            .map(|camera| (camera.id.clone(), camera))
+            .collect();
         let changed = running.noted.as_ref() != Some(&film.failover);
         let before = Arc::clone(&inner.purpose.borrow());
         let purpose = Arc::new(Purpose {
             recorded: film.range == Range::Full,
             failover: film.failover.clone(),
-            noted: if changed { CancellationToken::new() } else { before.noted.clone() },
+            noted: if changed {
+                CancellationToken::new()
+            } else {
+                before.noted.clone()
+            },
         });
         inner.purpose.send_replace(Arc::clone(&purpose));
         running.cameras.retain(|id, filmed| {
-            let stays = wanted.get(id).is_some_and(|camera| is_same_session(camera, &filmed.camera));
+            let stays = wanted
+                .get(id)
+                .is_some_and(|camera| is_same_session(camera, &filmed.camera));
             if !stays {
                 filmed.stop.cancel();
                 inner.board.remove(id);
@@ -180,14 +196,15 @@ impl Studio {
     }
 
     async fn note(&self, failover: Option<FailoverId>) {
-        let now = now();
+        let now = understudy_runtime::clock::wall();
         if let Err(error) = self.inner.recorder.archive.begin_filming(now, failover).await {
             // Filming goes first. What a crash leaves behind before the next note counts for no failover.
             tracing::error!(%error, "it could not be noted for which failover is filmed");
         }
     }
 
-    /// Films nothing any more. Returns when all segments are closed and indexed.
+    /// Films nothing any more. Returns when all segments are closed and indexed, or after half a minute if
+    /// the disk does not answer: then no manifest says complete before the next recovery.
     pub async fn stop_filming(&self) {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
@@ -198,12 +215,19 @@ impl Studio {
         for id in inner.board.all().into_keys() {
             inner.board.remove(&id);
         }
-        for tracker in [&inner.tasks, &inner.recorder.closing] {
-            tracker.close();
-            tracker.wait().await;
-            tracker.reopen();
-        }
-        if running.noted.take().is_some()
+        let closed = async {
+            for tracker in [&inner.tasks, &inner.recorder.closing] {
+                tracker.close();
+                tracker.wait().await;
+            }
+        };
+        let closed = tokio::time::timeout(CLOSING, closed).await.is_ok();
+        inner.tasks.reopen();
+        inner.recorder.closing.reopen();
+        if !closed {
+            // They go on in the background; what they don't finish, the next recovery does.
+            tracing::error!("the disk does not answer: not all segments could be closed");
+        } else if running.noted.take().is_some()
             && let Err(error) = inner.recorder.archive.end_filming().await
         {
             tracing::error!(%error, "it could not be noted that all segments are closed");
@@ -224,7 +248,9 @@ impl Studio {
     pub fn statuses(&self) -> mpsc::Receiver<(CameraId, CameraStatus)> {
         let (receiver, pump) = self.inner.board.tell();
         let until = self.inner.closed.clone();
-        self.inner.always.spawn(async move { until.run_until_cancelled(pump).await });
+        self.inner
+            .always
+            .spawn(async move { until.run_until_cancelled(pump).await });
         receiver
     }
 
@@ -236,7 +262,13 @@ impl Studio {
 
     /// The frames of a camera that is filmed, from its one session, for as long as it is filmed.
     pub async fn fanout(&self, camera: &CameraId) -> Option<Arc<Fanout>> {
-        self.inner.running.lock().await.cameras.get(camera).map(|filmed| Arc::clone(&filmed.fanout))
+        self.inner
+            .running
+            .lock()
+            .await
+            .cameras
+            .get(camera)
+            .map(|filmed| Arc::clone(&filmed.fanout))
     }
 
     /// Keeps a picture of what a camera shows, as a JPEG file of the archive.
@@ -276,8 +308,19 @@ async fn run_contained(take: Take) {
     while AssertUnwindSafe(take.clone().run()).catch_unwind().await.is_err() {
         tracing::error!(camera.id = %take.camera.id, "a defect: the camera's task panicked");
         let detail = "a defect in this program; it is tried again".to_owned();
-        take.board.set(&take.camera.id, CameraStatus::Lost { fault: CameraFault::Garbage, detail });
-        if take.stop.run_until_cancelled(tokio::time::sleep(AFTER_PANIC)).await.is_none() {
+        take.board.set(
+            &take.camera.id,
+            CameraStatus::Lost {
+                fault: CameraFault::Garbage,
+                detail,
+            },
+        );
+        if take
+            .stop
+            .run_until_cancelled(tokio::time::sleep(AFTER_PANIC))
+            .await
+            .is_none()
+        {
             return;
         }
     }
@@ -285,20 +328,21 @@ async fn run_contained(take: Take) {
 
 /// Whether a camera's session can go on with its new settings.
 fn is_same_session(new: &Camera, old: &Camera) -> bool {
-    new.enabled
-        && new.url == old.url
-        && new.credentials == old.credentials
-        && new.recording == old.recording
+    new.enabled && new.url == old.url && new.credentials == old.credentials && new.recording == old.recording
 }
 
 /// Makes all that was written durable, again and again, for all cameras at once. A failure means that what
 /// was written may be lost, so every segment is begun anew.
-async fn keep_durable(archive: Archive, failures: watch::Sender<(u64, String)>) {
+async fn keep_durable(recorder: Shared, failures: watch::Sender<(u64, String)>) {
     let mut ticks = tokio::time::interval(DURABLE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let archive = archive.clone();
+        if recorder.closing.is_empty() {
+            // No segment is open, none is being closed.
+            continue;
+        }
+        let archive = recorder.archive.clone();
         let synced = tokio::task::spawn_blocking(move || archive.volume()?.sync()).await;
         if let Ok(Err(error)) = synced {
             tracing::error!(%error, "the recording volume does not keep what is written");
@@ -308,10 +352,4 @@ async fn keep_durable(archive: Archive, failures: watch::Sender<(u64, String)>) 
             });
         }
     }
-}
-
-/// For what is stored, never for a decision.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

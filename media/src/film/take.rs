@@ -57,7 +57,10 @@ impl Take {
             self.fanout.clear();
             tracing::warn!(camera.id = %self.camera.id, camera.fault = ?fault.kind, detail = fault.detail, "the camera does not film");
             let wait = backoff.after(fault.kind, rand::random());
-            self.say(CameraStatus::Lost { fault: fault.kind, detail: fault.detail });
+            self.say(CameraStatus::Lost {
+                fault: fault.kind,
+                detail: fault.detail,
+            });
             tokio::time::sleep(wait).await;
         }
     }
@@ -171,7 +174,10 @@ impl<'a> Filming<'a> {
             Progress::Failed(number, fault) => {
                 tracing::error!(camera.id = %self.take.camera.id, detail = fault.detail, "a segment can't be written");
                 self.unwritten = Some(self.now());
-                self.take.say(CameraStatus::Lost { fault: fault.kind, detail: fault.detail });
+                self.take.say(CameraStatus::Lost {
+                    fault: fault.kind,
+                    detail: fault.detail,
+                });
                 if let Some((recorder, _)) = &mut self.recorder {
                     recorder.abandon(number);
                 }
@@ -186,7 +192,10 @@ impl<'a> Filming<'a> {
             return Err(Fault::silent(silence));
         }
         if self.key_frames.silence(now).is_some() {
-            return Err(Fault::new(CameraFault::Silent, "it sends pictures, but no key frame to begin with"));
+            return Err(Fault::new(
+                CameraFault::Silent,
+                "it sends pictures, but no key frame to begin with",
+            ));
         }
         if now >= STABLE && self.unwritten.is_none() {
             backoff.recovered();
@@ -195,15 +204,23 @@ impl<'a> Filming<'a> {
     }
 
     fn look_at_the_disk(&mut self, now: Duration) -> Result<(), Fault> {
-        let Some((recorder, _)) = &mut self.recorder else { return Ok(()) };
+        let Some((recorder, _)) = &mut self.recorder else {
+            return Ok(());
+        };
         if self.volume.has_changed().unwrap_or(false) {
             let reason = self.volume.borrow_and_update().1.clone();
             recorder.fail(Fault::new(CameraFault::Storage, reason));
         }
-        if self.unwritten.is_some_and(|since| now.saturating_sub(since) > FILE_PATIENCE) {
+        if self
+            .unwritten
+            .is_some_and(|since| now.saturating_sub(since) > FILE_PATIENCE)
+        {
             self.unwritten = Some(now);
             if recorder.has_file() {
-                return Err(Fault::new(CameraFault::Garbage, "what it sends makes no recording"));
+                return Err(Fault::new(
+                    CameraFault::Garbage,
+                    "what it sends makes no recording",
+                ));
             }
             recorder.fail(Fault::new(CameraFault::Storage, "the disk does not answer"));
         }

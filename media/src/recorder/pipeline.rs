@@ -55,7 +55,14 @@ pub fn prepare() -> Result<(), Fault> {
     gst::init().map_err(|error| broken(&error))?;
     ONCE.call_once(|| {
         // An element's class is set up with its first instance.
-        for name in ["appsrc", "h264parse", "h265parse", "aacparse", "mp4mux", "filesink"] {
+        for name in [
+            "appsrc",
+            "h264parse",
+            "h265parse",
+            "aacparse",
+            "mp4mux",
+            "filesink",
+        ] {
             let _ = gst::ElementFactory::make(name).build();
         }
     });
@@ -63,11 +70,16 @@ pub fn prepare() -> Result<(), Fault> {
 }
 
 fn broken(error: &impl ToString) -> Fault {
-    Fault::new(CameraFault::Storage, format!("GStreamer can't record: {}", error.to_string()))
+    Fault::new(
+        CameraFault::Storage,
+        format!("GStreamer can't record: {}", error.to_string()),
+    )
 }
 
 fn element(name: &str) -> Result<gst::Element, Fault> {
-    gst::ElementFactory::make(name).build().map_err(|error| broken(&error))
+    gst::ElementFactory::make(name)
+        .build()
+        .map_err(|error| broken(&error))
 }
 
 fn locked(tap: &Mutex<Tap>) -> std::sync::MutexGuard<'_, Tap> {
@@ -96,7 +108,10 @@ impl Pipeline {
             .property_from_str("buffer-mode", "unbuffered")
             .build()
             .map_err(|error| broken(&error))?;
-        pipeline.add_many([&mux, &sink]).and_then(|()| mux.link(&sink)).map_err(|error| broken(&error))?;
+        pipeline
+            .add_many([&mux, &sink])
+            .and_then(|()| mux.link(&sink))
+            .map_err(|error| broken(&error))?;
         let (parser, caps) = video_branch(video);
         let video = branch(&pipeline, &mux, caps, &[parser])?;
         let audio = match audio.map(audio_branch) {
@@ -106,14 +121,25 @@ impl Pipeline {
         let tap = Arc::new(Mutex::new(Tap::default()));
         watch_file(&sink, &tap, events.clone())?;
         watch_bus(&pipeline, events);
-        let pipeline = Self { pipeline, video, audio, tap };
-        pipeline.pipeline.set_state(gst::State::Playing).map_err(|_| pipeline.why_not_started(file))?;
+        let pipeline = Self {
+            pipeline,
+            video,
+            audio,
+            tap,
+        };
+        pipeline
+            .pipeline
+            .set_state(gst::State::Playing)
+            .map_err(|_| pipeline.why_not_started(file))?;
         Ok(pipeline)
     }
 
     /// The event has said it already, if anything has.
     fn why_not_started(&self, file: &Path) -> Fault {
-        Fault::new(CameraFault::Storage, format!("{} can't be written", file.display()))
+        Fault::new(
+            CameraFault::Storage,
+            format!("{} can't be written", file.display()),
+        )
     }
 
     /// Hands over a picture that is shown `pts` after the file's first.
@@ -131,7 +157,10 @@ impl Pipeline {
                 buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
             }
         }
-        self.video.push_buffer(buffer).map(drop).map_err(|error| broken(&error))
+        self.video
+            .push_buffer(buffer)
+            .map(drop)
+            .map_err(|error| broken(&error))
     }
 
     /// Hands over sound. That a file has no track for it, or that it has ended, is no error.
@@ -162,8 +191,7 @@ impl Pipeline {
     pub(super) fn stop(self) -> Content {
         let tap = Arc::clone(&self.tap);
         drop(self);
-        let content = locked(&tap).content();
-        content
+        locked(&tap).content()
     }
 }
 
@@ -185,17 +213,27 @@ fn video_branch(format: &VideoFormat) -> (&'static str, gst::Caps) {
     let caps = gst::Caps::builder(media)
         .field("stream-format", stream_format)
         .field("alignment", "au")
-        .field("codec_data", gst::Buffer::from_slice(format.configuration.clone()))
+        .field(
+            "codec_data",
+            gst::Buffer::from_slice(format.configuration.clone()),
+        )
         .build();
     (parser, caps)
 }
 
 fn audio_branch(format: &AudioFormat) -> (&'static [&'static str], gst::Caps) {
     let g711 = |media: &str, channels: u16| {
-        gst::Caps::builder(media).field("rate", 8000).field("channels", i32::from(channels)).build()
+        gst::Caps::builder(media)
+            .field("rate", 8000)
+            .field("channels", i32::from(channels))
+            .build()
     };
     match format {
-        AudioFormat::Aac { configuration, rate, channels } => {
+        AudioFormat::Aac {
+            configuration,
+            rate,
+            channels,
+        } => {
             let caps = gst::Caps::builder("audio/mpeg")
                 .field("mpegversion", 4)
                 .field("stream-format", "raw")
@@ -212,7 +250,12 @@ fn audio_branch(format: &AudioFormat) -> (&'static [&'static str], gst::Caps) {
 }
 
 /// `appsrc ! elements… ! mux`. The source never blocks the one who pushes: its queue is bounded by us.
-fn branch(pipeline: &gst::Pipeline, mux: &gst::Element, caps: gst::Caps, elements: &[&str]) -> Result<AppSrc, Fault> {
+fn branch(
+    pipeline: &gst::Pipeline,
+    mux: &gst::Element,
+    caps: gst::Caps,
+    elements: &[&str],
+) -> Result<AppSrc, Fault> {
     let source = AppSrc::builder()
         .caps(&caps)
         .format(gst::Format::Time)
@@ -224,7 +267,10 @@ fn branch(pipeline: &gst::Pipeline, mux: &gst::Element, caps: gst::Caps, element
     pipeline.add(&last).map_err(|error| broken(&error))?;
     for name in elements {
         let next = element(name)?;
-        pipeline.add(&next).and_then(|()| last.link(&next)).map_err(|error| broken(&error))?;
+        pipeline
+            .add(&next)
+            .and_then(|()| last.link(&next))
+            .map_err(|error| broken(&error))?;
         last = next;
     }
     last.link(mux).map_err(|error| broken(&error))?;
@@ -233,7 +279,9 @@ fn branch(pipeline: &gst::Pipeline, mux: &gst::Element, caps: gst::Caps, element
 
 /// Shows the tap every byte on its way into the file.
 fn watch_file(sink: &gst::Element, tap: &Arc<Mutex<Tap>>, events: mpsc::Sender<Event>) -> Result<(), Fault> {
-    let pad = sink.static_pad("sink").ok_or_else(|| broken(&"filesink has no pad"))?;
+    let pad = sink
+        .static_pad("sink")
+        .ok_or_else(|| broken(&"filesink has no pad"))?;
     let tap = Arc::clone(tap);
     let mut announced = false;
     let kinds = PadProbeType::BUFFER | PadProbeType::BUFFER_LIST | PadProbeType::EVENT_DOWNSTREAM;
@@ -248,7 +296,9 @@ fn watch_file(sink: &gst::Element, tap: &Arc<Mutex<Tap>>, events: mpsc::Sender<E
         let pass = match &info.data {
             Some(PadProbeData::Buffer(buffer)) => write(&mut tap, buffer),
             // Either all of a list is a rewrite or nothing.
-            Some(PadProbeData::BufferList(list)) => list.iter().fold(true, |pass, buffer| pass & write(&mut tap, buffer)),
+            Some(PadProbeData::BufferList(list)) => list
+                .iter()
+                .fold(true, |pass, buffer| pass & write(&mut tap, buffer)),
             Some(PadProbeData::Event(event)) => may_pass(&mut tap, event),
             _ => true,
         };
@@ -256,9 +306,15 @@ fn watch_file(sink: &gst::Element, tap: &Arc<Mutex<Tap>>, events: mpsc::Sender<E
         drop(tap);
         (announce.lock().unwrap_or_else(PoisonError::into_inner))(pad, fragments);
         // Not `Drop`: with that, GStreamer 1.22 and these bindings both let go of what was dropped.
-        if pass { PadProbeReturn::Ok } else { PadProbeReturn::Handled }
+        if pass {
+            PadProbeReturn::Ok
+        } else {
+            PadProbeReturn::Handled
+        }
     };
-    pad.add_probe(kinds, probe).map(drop).ok_or_else(|| broken(&"the file can't be watched"))
+    pad.add_probe(kinds, probe)
+        .map(drop)
+        .ok_or_else(|| broken(&"the file can't be watched"))
 }
 
 fn write(tap: &mut Tap, buffer: &gst::BufferRef) -> bool {
@@ -306,7 +362,13 @@ fn fault(error: &glib::Error, debug: Option<&str>) -> Fault {
     if error.kind::<gst::ResourceError>().is_some() {
         // "system error: No space left on device" stands in the last line of the debug text.
         let reason = debug.and_then(|text| text.lines().last()).unwrap_or_default();
-        return Fault::new(CameraFault::Storage, format!("{} {reason}", error.message()).trim().to_owned());
+        return Fault::new(
+            CameraFault::Storage,
+            format!("{} {reason}", error.message()).trim().to_owned(),
+        );
     }
-    Fault::new(CameraFault::Garbage, format!("what it sends can't be recorded: {}", error.message()))
+    Fault::new(
+        CameraFault::Garbage,
+        format!("what it sends can't be recorded: {}", error.message()),
+    )
 }

@@ -135,7 +135,10 @@ mod tests {
         assert!(tap.seek(0) && tap.write(b"\0\0\0\x0cftypabcd"));
         assert!(!tap.seek(4) && !tap.write(b"moov"));
         assert_eq!(tap.content().bytes, 12);
-        assert_eq!(tap.content().blake3, blake3::hash(b"\0\0\0\x0cftypabcd").to_hex().to_string());
+        assert_eq!(
+            tap.content().blake3,
+            blake3::hash(b"\0\0\0\x0cftypabcd").to_hex().to_string()
+        );
     }
 
     #[test]
@@ -148,7 +151,11 @@ mod tests {
                 tap.write(piece);
                 seen.push((tap.position >= 20, tap.position >= 32, tap.fragments()));
             }
-            assert!(seen.iter().all(|(one, two, count)| u64::from(*one) + u64::from(*two) == *count), "{size}: {seen:?}");
+            assert!(
+                seen.iter()
+                    .all(|(one, two, count)| u64::from(*one) + u64::from(*two) == *count),
+                "{size}: {seen:?}"
+            );
         }
     }
 }

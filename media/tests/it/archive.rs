@@ -2,12 +2,7 @@
 
 use std::{fs, path::Path};
 
-use understudy_core::{
-    camera::Retention,
-    contract::segment::Segment,
-    ids::ServerId,
-    time::Timestamp,
-};
+use understudy_core::{camera::Retention, contract::segment::Segment, ids::ServerId, time::Timestamp};
 use understudy_media::archive::{Archive, ArchiveError, Filter, Verdict};
 use understudy_simulator::{Simulator, SimulatorConfig};
 
@@ -15,7 +10,10 @@ use crate::rig::{camera, camera_id, failover, server};
 
 fn segment(minute: i64, recorded_by: &str, content: &[u8]) -> Segment {
     let hour = minute / 60;
-    let path = format!("cam-001/2026-11-23/{hour:02}-{:02}-00.000-{recorded_by}.mp4", minute % 60);
+    let path = format!(
+        "cam-001/2026-11-23/{hour:02}-{:02}-00.000-{recorded_by}.mp4",
+        minute % 60
+    );
     // 2026-11-23T00:00:00Z
     let start = 1_795_392_000_000 + minute * 60_000;
     Segment {
@@ -38,16 +36,25 @@ async fn import(archive: &Archive, segment: &Segment, content: &[u8]) -> Result<
 }
 
 #[tokio::test]
-async fn g2_what_another_server_recorded_comes_in_beside_own_recordings_of_the_same_minute() -> anyhow::Result<()> {
+async fn g2_what_another_server_recorded_comes_in_beside_own_recordings_of_the_same_minute()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let archive = Archive::open(folder.path(), server())?;
-    let (own, other) = (segment(1, "recorder-1", b"own"), segment(1, "standby-a", b"other"));
+    let (own, other) = (
+        segment(1, "recorder-1", b"own"),
+        segment(1, "standby-a", b"other"),
+    );
     import(&archive, &own, b"own").await?;
     import(&archive, &other, b"other").await?;
     import(&archive, &other, b"other").await?;
     assert_eq!(archive.segments(Filter::default()).await?, [own, other.clone()]);
     assert_eq!(archive.verify(&other).await, Verdict::Whole);
-    assert!(archive.known().await?.contains(&(other.path.clone(), other.blake3.clone())));
+    assert!(
+        archive
+            .known()
+            .await?
+            .contains(&(other.path.clone(), other.blake3.clone()))
+    );
     fs::write(archive.file(&other.path)?, b"OTHER")?;
     assert!(matches!(archive.verify(&other).await, Verdict::Damaged(_)));
     fs::remove_file(archive.file(&other.path)?)?;
@@ -61,7 +68,10 @@ async fn another_server_can_name_no_file_outside_the_archive() -> anyhow::Result
     let archive = Archive::open(folder.path().join("archive"), server())?;
     let mut bad = segment(1, "standby-a", b"x");
     bad.path = "../../outside.mp4".to_owned();
-    assert!(matches!(import(&archive, &bad, b"x").await, Err(ArchiveError::Path(_))));
+    assert!(matches!(
+        import(&archive, &bad, b"x").await,
+        Err(ArchiveError::Path(_))
+    ));
     assert!(archive.file("/etc/passwd").is_err());
     Ok(())
 }
@@ -72,18 +82,27 @@ async fn e1_retention_takes_the_oldest_and_what_was_handed_over_counts_as_delive
     let archive = Archive::open(folder.path(), server())?;
     let simulator = Simulator::start(SimulatorConfig::default()).await?;
     let mut filmed = camera(&simulator, 1);
-    let all: Vec<Segment> = (1..=4).map(|minute| segment(minute, "standby-a", b"0123456789")).collect();
+    let all: Vec<Segment> = (1..=4)
+        .map(|minute| segment(minute, "standby-a", b"0123456789"))
+        .collect();
     for segment in &all {
         import(&archive, segment, b"0123456789").await?;
     }
-    filmed.retention = Retention { max_age_seconds: None, max_bytes: Some(25) };
+    filmed.retention = Retention {
+        max_age_seconds: None,
+        max_bytes: Some(25),
+    };
     let retained = archive.retain(all[3].end, vec![filmed], 0).await?;
     assert_eq!(retained.removed, all[..2]);
     assert!(retained.lost.is_empty());
     assert_eq!(archive.segments(Filter::default()).await?, all[2..]);
     assert_eq!(archive.bytes().await?, 20);
     assert!(!Path::new(&archive.file(&all[0].path)?).exists());
-    assert_eq!(archive.known().await?.len(), 4, "what expired is not fetched again");
+    assert_eq!(
+        archive.known().await?.len(),
+        4,
+        "what expired is not fetched again"
+    );
     simulator.stop().await;
     Ok(())
 }
@@ -95,8 +114,17 @@ async fn g2_a_full_volume_takes_what_is_not_handed_back_last_and_names_it() -> a
     // Recorded here for another server's failover: it has still to be fetched.
     let held = segment(1, "recorder-1", b"held");
     import(&archive, &held, b"held").await?;
-    let retained = archive.retain(Timestamp(i64::MAX), Vec::new(), 0).await?;
-    assert!(retained.removed.is_empty());
+    let simulator = Simulator::start(SimulatorConfig::default()).await?;
+    let mut filmed = camera(&simulator, 1);
+    filmed.retention = Retention {
+        max_age_seconds: Some(1),
+        max_bytes: Some(0),
+    };
+    let retained = archive.retain(Timestamp(i64::MAX), vec![filmed], 0).await?;
+    assert!(
+        retained.removed.is_empty(),
+        "no limit takes what is not handed back yet"
+    );
     let retained = archive.retain(Timestamp(i64::MAX), Vec::new(), u64::MAX).await?;
     assert_eq!(retained.lost, [held]);
     Ok(())
@@ -105,13 +133,22 @@ async fn g2_a_full_volume_takes_what_is_not_handed_back_last_and_names_it() -> a
 #[tokio::test]
 async fn several_processes_may_have_the_index_open() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let (records, fetches) = (Archive::open(folder.path(), server())?, Archive::open(folder.path(), server())?);
+    let (records, fetches) = (
+        Archive::open(folder.path(), server())?,
+        Archive::open(folder.path(), server())?,
+    );
     let imports = (1..=20).map(|minute| {
-        let archive = if minute % 2 == 0 { records.clone() } else { fetches.clone() };
+        let archive = if minute % 2 == 0 {
+            records.clone()
+        } else {
+            fetches.clone()
+        };
         async move {
             let temporary = archive.incoming().join(format!("{minute}"));
             fs::write(&temporary, b"x").expect("writable");
-            archive.import(&segment(minute, "standby-a", b"x"), &temporary).await
+            archive
+                .import(&segment(minute, "standby-a", b"x"), &temporary)
+                .await
         }
     });
     for result in futures::future::join_all(imports).await {
@@ -126,7 +163,9 @@ async fn a_folder_that_can_not_be_written_to_is_named() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("a-file");
     fs::write(&file, b"")?;
-    let error = Archive::open(file.join("archive"), server()).expect_err("a file is no folder").to_string();
+    let error = Archive::open(file.join("archive"), server())
+        .expect_err("a file is no folder")
+        .to_string();
     assert!(error.contains("a-file/archive"), "{error}");
     Ok(())
 }

@@ -21,16 +21,62 @@ fn misbehave(rig: &Rig, number: u32, change: BehaviourChange) -> anyhow::Result<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_each_bad_camera_is_named_with_its_reason_and_the_others_do_not_notice() -> anyhow::Result<()> {
-    let cameras = SimulatorConfig { cameras: 9, auth: AuthScheme::Digest, ..SimulatorConfig::default() };
+    let cameras = SimulatorConfig {
+        cameras: 9,
+        auth: AuthScheme::Digest,
+        ..SimulatorConfig::default()
+    };
     let rig = Rig::start(cameras).await?;
     let on = Some(Switch::On(true));
-    misbehave(&rig, 3, BehaviourChange { unsupported_codec: on_as(), ..BehaviourChange::default() })?;
-    misbehave(&rig, 4, BehaviourChange { mute: Some(true), ..BehaviourChange::default() })?;
-    misbehave(&rig, 5, BehaviourChange { garbage: on, ..BehaviourChange::default() })?;
+    misbehave(
+        &rig,
+        3,
+        BehaviourChange {
+            unsupported_codec: on_as(),
+            ..BehaviourChange::default()
+        },
+    )?;
+    misbehave(
+        &rig,
+        4,
+        BehaviourChange {
+            mute: Some(true),
+            ..BehaviourChange::default()
+        },
+    )?;
+    misbehave(
+        &rig,
+        5,
+        BehaviourChange {
+            garbage: on,
+            ..BehaviourChange::default()
+        },
+    )?;
     let rtsp = Some(Switch::Value(Garbage::Rtsp));
-    misbehave(&rig, 6, BehaviourChange { garbage: rtsp, ..BehaviourChange::default() })?;
-    misbehave(&rig, 7, BehaviourChange { unreachable: Some(true), ..BehaviourChange::default() })?;
-    misbehave(&rig, 8, BehaviourChange { max_sessions: Some(Switch::Value(1)), ..BehaviourChange::default() })?;
+    misbehave(
+        &rig,
+        6,
+        BehaviourChange {
+            garbage: rtsp,
+            ..BehaviourChange::default()
+        },
+    )?;
+    misbehave(
+        &rig,
+        7,
+        BehaviourChange {
+            unreachable: Some(true),
+            ..BehaviourChange::default()
+        },
+    )?;
+    misbehave(
+        &rig,
+        8,
+        BehaviourChange {
+            max_sessions: Some(Switch::Value(1)),
+            ..BehaviourChange::default()
+        },
+    )?;
     let held = camera(&rig.simulator, 8);
     let holder = Session::open(&held, DEADLINE).await?;
 
@@ -81,23 +127,57 @@ fn on_as<T>() -> Option<Switch<T>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_a_camera_that_comes_back_is_recorded_again() -> anyhow::Result<()> {
-    let rig = Rig::start(SimulatorConfig { cameras: 3, ..SimulatorConfig::default() }).await?;
+    let rig = Rig::start(SimulatorConfig {
+        cameras: 3,
+        ..SimulatorConfig::default()
+    })
+    .await?;
     rig.film(rig.cameras(3)).await;
     for number in [1, 2, 3] {
         rig.until_recording(number).await?;
     }
-    misbehave(&rig, 1, BehaviourChange { drop: on_as(), ..BehaviourChange::default() })?;
-    misbehave(&rig, 2, BehaviourChange { mute: Some(true), ..BehaviourChange::default() })?;
-    until("the mute camera is noticed", || lost(&rig, 2) == Some(CameraFault::Silent)).await?;
-    misbehave(&rig, 2, BehaviourChange { mute: Some(false), ..BehaviourChange::default() })?;
+    misbehave(
+        &rig,
+        1,
+        BehaviourChange {
+            drop: on_as(),
+            ..BehaviourChange::default()
+        },
+    )?;
+    misbehave(
+        &rig,
+        2,
+        BehaviourChange {
+            mute: Some(true),
+            ..BehaviourChange::default()
+        },
+    )?;
+    until("the mute camera is noticed", || {
+        lost(&rig, 2) == Some(CameraFault::Silent)
+    })
+    .await?;
+    misbehave(
+        &rig,
+        2,
+        BehaviourChange {
+            mute: Some(false),
+            ..BehaviourChange::default()
+        },
+    )?;
     for number in [1, 2, 3] {
         rig.until_recording(number).await?;
     }
     until("the dropped camera has a second session", || {
-        rig.simulator.sent("cam-001", 0).is_ok_and(|sent| sent.sessions.len() == 2)
+        rig.simulator
+            .sent("cam-001", 0)
+            .is_ok_and(|sent| sent.sessions.len() == 2)
     })
     .await?;
-    assert_eq!(rig.simulator.sent("cam-003", 0)?.sessions.len(), 1, "the third did not notice");
+    assert_eq!(
+        rig.simulator.sent("cam-003", 0)?.sessions.len(),
+        1,
+        "the third did not notice"
+    );
     rig.end().await;
     Ok(())
 }
@@ -110,7 +190,10 @@ impl SmallDisk {
     fn mount(megabytes: u32) -> anyhow::Result<Option<Self>> {
         let folder = tempfile::tempdir()?;
         let options = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(folder.path()).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(folder.path())
+            .status();
         Ok(mounted.is_ok_and(|status| status.success()).then(|| Self(folder)))
     }
 }
@@ -142,20 +225,39 @@ async fn e1_a_full_disk_is_a_fault_and_recording_goes_on_when_there_is_room() ->
 
     let filler = disk.0.path().join("filler");
     fill(&filler);
-    let full = || matches!(status(), Some(CameraStatus::Lost { fault: CameraFault::Storage, .. }));
+    let full = || {
+        matches!(
+            status(),
+            Some(CameraStatus::Lost {
+                fault: CameraFault::Storage,
+                ..
+            })
+        )
+    };
     until("the full disk is noticed", full).await?;
     std::fs::remove_file(&filler)?;
-    until("it is recorded again", || status() == Some(CameraStatus::Recording)).await?;
+    until("it is recorded again", || {
+        status() == Some(CameraStatus::Recording)
+    })
+    .await?;
     studio.close().await;
     simulator.stop().await;
-    for segment in archive.segments(understudy_media::archive::Filter::default()).await? {
-        assert_eq!(archive.verify(&segment).await, understudy_media::archive::Verdict::Whole);
+    for segment in archive
+        .segments(understudy_media::archive::Filter::default())
+        .await?
+    {
+        assert_eq!(
+            archive.verify(&segment).await,
+            understudy_media::archive::Verdict::Whole
+        );
     }
     Ok(())
 }
 
 fn fill(file: &std::path::Path) {
     use std::io::Write;
-    let Ok(mut file) = std::fs::File::create(file) else { return };
+    let Ok(mut file) = std::fs::File::create(file) else {
+        return;
+    };
     while file.write_all(&[0; 4096]).is_ok() {}
 }

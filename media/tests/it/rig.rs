@@ -1,11 +1,6 @@
 //! Cameras that number their frames, a studio that films them, and the count of what is on disk.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
@@ -45,7 +40,11 @@ pub(crate) fn failover(id: &str) -> FailoverId {
 }
 
 pub(crate) fn quick() -> StudioConfig {
-    StudioConfig { segment_seconds: 2, silence_ms: 1_500, connect_ms: 5_000 }
+    StudioConfig {
+        segment_seconds: 2,
+        silence_ms: 1_500,
+        connect_ms: 5_000,
+    }
 }
 
 pub(crate) fn camera(simulator: &Simulator, number: u32) -> Camera {
@@ -55,7 +54,10 @@ pub(crate) fn camera(simulator: &Simulator, number: u32) -> Camera {
         id,
         name: format!("Camera {number}"),
         server: server(),
-        credentials: Some(Credentials { username: "admin".to_owned(), password: "admin".to_owned() }),
+        credentials: Some(Credentials {
+            username: "admin".to_owned(),
+            password: "admin".to_owned(),
+        }),
         recording: RecordingMode::Continuous,
         retention: Retention::default(),
         priority: 0,
@@ -69,7 +71,12 @@ impl Rig {
         let folder = tempfile::tempdir()?;
         let archive = Archive::open(folder.path(), server())?;
         let studio = Studio::new(archive.clone(), quick()).await?;
-        Ok(Self { simulator: Simulator::start(cameras).await?, archive, studio, folder })
+        Ok(Self {
+            simulator: Simulator::start(cameras).await?,
+            archive,
+            studio,
+            folder,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,7 +84,9 @@ impl Rig {
     }
 
     pub(crate) fn cameras(&self, count: u32) -> Vec<Camera> {
-        (1..=count).map(|number| camera(&self.simulator, number)).collect()
+        (1..=count)
+            .map(|number| camera(&self.simulator, number))
+            .collect()
     }
 
     pub(crate) async fn film(&self, cameras: Vec<Camera>) {
@@ -85,7 +94,14 @@ impl Rig {
     }
 
     pub(crate) async fn film_for(&self, failover: Option<FailoverId>, cameras: Vec<Camera>) {
-        self.studio.film(Film { identity: server(), failover, range: Range::Full, cameras }).await;
+        self.studio
+            .film(Film {
+                identity: server(),
+                failover,
+                range: Range::Full,
+                cameras,
+            })
+            .await;
     }
 
     pub(crate) fn status(&self, number: u32) -> Option<CameraStatus> {
@@ -93,11 +109,17 @@ impl Rig {
     }
 
     pub(crate) async fn until_recording(&self, number: u32) -> anyhow::Result<()> {
-        until(&format!("camera {number} is recorded"), || self.status(number) == Some(CameraStatus::Recording)).await
+        until(&format!("camera {number} is recorded"), || {
+            self.status(number) == Some(CameraStatus::Recording)
+        })
+        .await
     }
 
     pub(crate) async fn segments(&self, number: u32) -> anyhow::Result<Vec<Segment>> {
-        let filter = Filter { camera: Some(camera_id(number)), ..Filter::default() };
+        let filter = Filter {
+            camera: Some(camera_id(number)),
+            ..Filter::default()
+        };
         Ok(self.archive.segments(filter).await?)
     }
 
@@ -105,7 +127,10 @@ impl Rig {
     pub(crate) async fn until_segments(&self, number: u32, count: usize) -> anyhow::Result<()> {
         let end = tokio::time::Instant::now() + DEADLINE;
         while self.segments(number).await?.len() < count {
-            ensure!(tokio::time::Instant::now() < end, "camera {number} has no {count} segments");
+            ensure!(
+                tokio::time::Instant::now() < end,
+                "camera {number} has no {count} segments"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
@@ -131,8 +156,13 @@ pub(crate) fn numbers(file: &Path) -> anyhow::Result<Vec<u64>> {
     let mut samples = mp4::samples(file)?;
     let mut numbers = Vec::new();
     while let Some((sample, bytes)) = samples.next_video()? {
-        ensure!(sample.key || !numbers.is_empty(), "{} does not begin with a key frame", file.display());
-        let number = numbering::frame_number(&bytes).with_context(|| format!("a frame of {} has no number", file.display()))?;
+        ensure!(
+            sample.key || !numbers.is_empty(),
+            "{} does not begin with a key frame",
+            file.display()
+        );
+        let number = numbering::frame_number(&bytes)
+            .with_context(|| format!("a frame of {} has no number", file.display()))?;
         numbers.push(number.number);
     }
     Ok(numbers)
@@ -141,12 +171,23 @@ pub(crate) fn numbers(file: &Path) -> anyhow::Result<Vec<u64>> {
 /// Codecs and frame count, by ffprobe's reading of the whole file.
 pub(crate) fn ffprobe(file: &Path) -> anyhow::Result<(BTreeSet<String>, u64)> {
     let output = Command::new("ffprobe")
-        .args(["-v", "error", "-count_frames", "-show_entries", "stream=codec_name,codec_type,nb_read_frames"])
+        .args([
+            "-v",
+            "error",
+            "-count_frames",
+            "-show_entries",
+            "stream=codec_name,codec_type,nb_read_frames",
+        ])
         .args(["-of", "csv=p=0"])
         .arg(file)
         .output()?;
     let text = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success() && output.stderr.is_empty(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}: {}",
+        file.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     let mut codecs = BTreeSet::new();
     let mut frames = 0;
     for line in text.lines() {
