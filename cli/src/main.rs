@@ -149,6 +149,25 @@ mod tests {
     }
 
     #[test]
+    fn no_command_hides_where_the_host_is() {
+        fn walk(command: &clap::Command, path: &str) {
+            let mut seen = std::collections::BTreeSet::new();
+            for argument in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(seen.insert(argument), "{path}: --{argument} is there twice");
+            }
+            for below in command.get_subcommands() {
+                let path = format!("{path} {}", below.get_name());
+                let hidden = below
+                    .get_arguments()
+                    .any(|argument| argument.get_id() == "url" && argument.get_env().is_none());
+                assert!(!hidden, "{path} has a --url of its own");
+                walk(below, &path);
+            }
+        }
+        walk(&Cli::command(), "understudy");
+    }
+
+    #[test]
     fn license_is_a_service_and_a_noun() {
         let parse = |arguments: &[&str]| Cli::try_parse_from(arguments);
         let started = parse(&["understudy", "license", "--config", "understudy.toml"]).expect("the service");

@@ -77,8 +77,8 @@ pub(crate) struct Settings {
     #[arg(long)]
     name: Option<String>,
     /// Its address: rtsp://host/path, without user name and password
-    #[arg(long)]
-    url: Option<String>,
+    #[arg(long, value_name = "URL")]
+    stream: Option<String>,
     /// The user name that it asks for
     #[arg(long, requires = "password_file")]
     user: Option<String>,
@@ -173,7 +173,7 @@ impl AddArgs {
             name: edit.name.unwrap_or_else(|| id.to_string()),
             id,
             server: self.server.ok_or_else(|| missing("server"))?,
-            url: edit.url.ok_or_else(|| missing("url"))?,
+            url: edit.url.ok_or_else(|| missing("stream"))?,
             credentials: edit.credentials,
             recording: edit.recording.unwrap_or_default(),
             retention: edit.retention.unwrap_or_default(),
@@ -199,7 +199,7 @@ impl Settings {
         });
         Ok(CameraEdit {
             name: self.name,
-            url: self.url,
+            url: self.stream,
             credentials,
             recording: self.recording.map(|recording| match recording {
                 RecordingArg::Continuous => RecordingMode::Continuous,
