@@ -6,10 +6,11 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::Parser;
+use tokio::time::Instant;
 use understudy_core::{
     assignment::{Assignment, Epoch, Films, Restore, Role},
     contract::segment::Segment,

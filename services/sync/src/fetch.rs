@@ -30,6 +30,9 @@ pub(crate) enum FetchError {
     /// See [`RemoteError`].
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// It began to come and broke off.
+    #[error("{0}")]
+    BrokeOff(String),
     /// All bytes came, and are not those of the manifest.
     #[error("it arrived with another hash than it should have")]
     Mismatch,
@@ -121,7 +124,7 @@ async fn receive(
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))?;
     match broken {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(FetchError::BrokeOff(error.to_string())),
         None => Ok(writing),
     }
 }

@@ -25,6 +25,9 @@ pub(crate) enum RemoteError {
     /// It is not there, or breaks off: later it may be.
     #[error("{0}")]
     Away(String),
+    /// It answers, and does not give what it was asked for.
+    #[error("{0}")]
+    Refused(String),
     /// It says that the segment can't be had.
     #[error("{0}")]
     Damaged(String),
@@ -124,7 +127,7 @@ impl Remote {
         let detail = self.json::<Problem>(response).await.unwrap_or_default().detail;
         match status {
             StatusCode::GONE => Err(RemoteError::Damaged(detail)),
-            _ => Err(RemoteError::Away(format!(
+            _ => Err(RemoteError::Refused(format!(
                 "{} answers {status}: {detail}",
                 self.server
             ))),

@@ -80,16 +80,20 @@ impl Restorer {
             };
             self.announce(&order);
             let mut restoring = pin!(self.restore(&order.restore));
-            let mut done = false;
+            let (mut done, mut epoch) = (false, order.epoch);
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = &mut restoring, if !done => done = true,
                     changed = orders.changed() => if changed.is_err() { return },
                 }
-                // A newer assignment with the same errand does not interrupt it.
                 match &*orders.borrow_and_update() {
-                    Some(newer) if newer.restore == order.restore => self.announce(newer),
+                    // A newer assignment with the same errand does not interrupt it. Once all was here it is
+                    // done over: the source may have filmed for the same failover again in between.
+                    Some(newer) if newer.restore == order.restore && (!done || newer.epoch == epoch) => {
+                        epoch = newer.epoch;
+                        self.announce(newer);
+                    }
                     _ => break,
                 }
             }
@@ -110,7 +114,10 @@ impl Restorer {
             let failover = &order.restore.failover;
             match status {
                 Some(report) if report.failover == *failover && report.epoch == order.epoch => return false,
-                Some(report) if report.failover == *failover => report.epoch = order.epoch,
+                Some(report) if report.failover == *failover => {
+                    report.epoch = order.epoch;
+                    report.complete = false;
+                }
                 _ => {
                     *status = Some(RestorationReport {
                         server: self.server.clone(),
@@ -154,6 +161,7 @@ impl Restorer {
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        self.sweep().await;
         self.tell(&mut tally, true, String::new());
         let damaged = tally.damaged().len();
         tracing::info!(failover = %restore.failover, damaged, "all recordings that can be had are here");
@@ -303,20 +311,28 @@ async fn attempt(
         Err(error) => return Outcome::Stuck(format!("the volume can't be asked for its room: {error}")),
     }
     let file = fetch::temporary(&archive.incoming(), &segment);
-    match fetch::fetch(remote, &segment, &file, received).await {
-        Ok(()) => Outcome::Arrived(segment, file),
+    let outcome = match fetch::fetch(remote, &segment, &file, received).await {
+        Ok(()) => Outcome::Arrived(segment, file.clone()),
         Err(FetchError::Remote(RemoteError::Damaged(reason))) => Outcome::Damaged(segment, reason),
         Err(FetchError::Remote(RemoteError::Away(reason))) => Outcome::Stuck(reason),
+        Err(FetchError::Remote(RemoteError::Refused(reason))) => Outcome::Later(reason),
         Err(FetchError::Disk(error)) => {
             Outcome::Stuck(format!("{} can't be written: {error}", file.display()))
         }
-        // Either it is damaged where it lies, or it was on its way: the other side knows.
-        Err(FetchError::Mismatch) => match remote.verdict(&segment).await {
+        // Either it is damaged where it lies, or something happened on the way: the other side knows.
+        Err(error @ (FetchError::Mismatch | FetchError::BrokeOff(_))) => match remote.verdict(&segment).await
+        {
             Ok(Some(reason)) => Outcome::Damaged(segment, reason),
-            Ok(None) => Outcome::Later(format!("{} arrived damaged, and is fetched again", segment.path)),
+            Ok(None) => Outcome::Later(format!("{} is fetched again: {error}", segment.path)),
+            Err(RemoteError::Away(reason)) => Outcome::Stuck(reason),
             Err(error) => Outcome::Later(error.to_string()),
         },
+    };
+    if matches!(outcome, Outcome::Damaged(..)) {
+        // That it can't be removed shows when the folder is swept.
+        let _ = tokio::fs::remove_file(&file).await;
     }
+    outcome
 }
 
 /// Why there is no room; none if there is.

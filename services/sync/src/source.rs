@@ -121,10 +121,7 @@ impl Source {
             let length = file.metadata()?.len();
             Ok((file, length))
         });
-        let (file, length) = opened.await.map_err(|error| {
-            tracing::error!(segment.path, %error, "a recording can't be read");
-            Refusal::Gone(format!("its file can't be read: {error}"))
-        })?;
+        let (file, length) = opened.await.map_err(|error| unreadable(&segment, &error))?;
         if length != segment.bytes {
             return Err(Refusal::Gone(format!(
                 "its file has {length} bytes instead of {}",
@@ -192,6 +189,18 @@ fn id(text: String) -> Result<FailoverId, Refusal> {
 
 fn failed(error: impl std::error::Error) -> Refusal {
     Refusal::Failed(error.to_string())
+}
+
+/// A file that is gone or that the disk can't read is lost; anything else, as too many open files, passes.
+fn unreadable(segment: &Segment, error: &io::Error) -> Refusal {
+    tracing::error!(segment.path, %error, "a recording can't be read");
+    let reason = format!("its file can't be read: {error}");
+    let input_output_error = error.raw_os_error() == Some(nix::errno::Errno::EIO as i32);
+    if error.kind() == io::ErrorKind::NotFound || input_output_error {
+        Refusal::Gone(reason)
+    } else {
+        Refusal::Failed(reason)
+    }
 }
 
 fn not_found(error: ArchiveError) -> Refusal {

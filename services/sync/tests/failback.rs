@@ -383,26 +383,28 @@ async fn g5_an_assignment_without_it_stops_it_and_what_is_half_fetched_goes() {
 }
 
 #[tokio::test]
-async fn a_newer_assignment_with_the_same_errand_is_acted_on_in_its_epoch() {
+async fn g3_the_same_failover_again_fetches_what_was_recorded_since() {
     let folder = tempfile::tempdir().expect("a folder");
     let (source, target) = sides(folder.path());
-    source.records(1, 1000).await;
+    source.records(2, 1000).await;
     source.hands_back();
     let giving = source.start().await;
     target.fetches_from(&source, giving.service.address());
     let fetching = target.start().await;
     fetching.complete().await;
+
+    source.records(3, 1000).await;
     let restore = Restore {
         failover: failover(),
         source: source.config.id.clone(),
         address: format!("http://{}", giving.service.address()),
     };
     target.films(7, Some(restore));
-    fetching
-        .until("it is complete in the new epoch", |report| {
-            report.complete && report.epoch.number == 7
-        })
-        .await;
+
+    let newer = |report: &RestorationReport| report.complete && report.epoch.number == 7;
+    let report = fetching.until("it is complete in the new epoch", newer).await;
+    assert_eq!(report.progress.segments_done, 3);
+    assert_eq!(target.received().await.len(), 3);
 }
 
 #[tokio::test]
@@ -608,7 +610,9 @@ async fn j7_a_killed_receiver_goes_on_where_it_stopped() {
     let family = metrics
         .iter()
         .find(|family| family.name() == "understudy_failback_segments_total");
-    let fetched = family.expect("a metric").get_metric()[0].get_counter().get_value() as u64;
+    let fetched = family.expect("a metric").get_metric()[0]
+        .get_counter()
+        .get_value() as u64;
     assert_eq!(fetched, 60 - before, "what was here is not fetched again");
 }
 
