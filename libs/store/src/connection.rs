@@ -147,7 +147,9 @@ fn prepare(path: &Path) -> Result<(), StoreError> {
         source,
     };
     std::fs::create_dir_all(folder).map_err(refused)?;
-    let probe = folder.join(format!(".understudy-{}", std::process::id()));
+    // Others may try at the same moment: other processes, and other threads of this one.
+    let me = (std::process::id(), std::thread::current().id());
+    let probe = folder.join(format!(".understudy-{me:?}"));
     std::fs::write(&probe, b"").map_err(refused)?;
     std::fs::remove_file(&probe).map_err(refused)
 }
@@ -163,8 +165,9 @@ fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
     // mode", "Sometimes queries return SQLITE_BUSY"): whoever comes second tries again.
     let deadline = std::time::Instant::now() + BUSY;
     while let Err(error) = connection.batch_execute("PRAGMA journal_mode = WAL;") {
-        if std::time::Instant::now() > deadline {
-            return Err(error.into());
+        let error = StoreError::from(error);
+        if !error.is_passing() || std::time::Instant::now() > deadline {
+            return Err(error);
         }
         std::thread::sleep(Duration::from_millis(20));
     }
