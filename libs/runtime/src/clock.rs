@@ -16,6 +16,7 @@ pub fn now() -> Moment {
 
 /// The wall clock, in UTC.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
 pub fn wall() -> Timestamp {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
