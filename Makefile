@@ -30,8 +30,8 @@ demo: build ## Kill a recording server, and watch a failover server take over an
 test: setup ## Run every test
 	scripts/test $(ARGS)
 
-simulation: setup ## Run the fleet's decisions through seeded faults, and count them
-	cargo test --locked --package understudy-simulation -- --nocapture $(ARGS)
+simulation: build ## Run the fleet's decisions through seeded faults, and count them
+	target/debug/understudy-simulation $(ARGS)
 
 check: setup ## Formatting, lints, documentation, dependencies
 	scripts/check

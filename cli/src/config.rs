@@ -47,3 +47,49 @@ impl Config {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The table of keys in the operator's guide: key and default.
+    fn described() -> BTreeMap<String, String> {
+        let guide = include_str!("../../docs/operating.md");
+        let rows = guide
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        rows.filter(|(key, _)| key.contains('.'))
+            .map(|(key, rest)| {
+                let default = rest
+                    .split('|')
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .trim_matches('`');
+                (key.to_owned(), default.to_owned())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_guide_names_each_key_with_its_default() {
+        let config = serde_json::to_value(Config::default()).expect("the configuration can be written");
+        let sections = config.as_object().expect("sections").iter();
+        let there = sections.flat_map(|(section, keys)| {
+            let keys = keys.as_object().expect("keys").iter();
+            keys.map(move |(key, value)| {
+                let default = match value {
+                    Value::Null => String::new(),
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                (format!("{section}.{key}"), default)
+            })
+        });
+        assert_eq!(described(), there.collect());
+    }
+}
