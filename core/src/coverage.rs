@@ -2,12 +2,11 @@
 //!
 //! Only what follows from how servers are enrolled and paired; who is up at the moment is not asked here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     contract::api::DomainView,
-    ids::{DomainId, ServerId},
-    policy::Pairing,
+    ids::DomainId,
     server::{Mode, Server},
 };
 
@@ -40,18 +39,4 @@ pub fn domains<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Vec<DomainV
         }
     }
     domains.into_values().collect()
-}
-
-/// The failover servers that `pairing` stands for, those that "all" means included.
-#[must_use]
-pub fn paired<'a>(pairing: &Pairing, servers: impl IntoIterator<Item = &'a Server>) -> BTreeSet<ServerId> {
-    servers
-        .into_iter()
-        .filter(|server| server.mode == Mode::Failover)
-        .filter(|server| match pairing {
-            Pairing::All => true,
-            Pairing::Servers(chosen) => chosen.contains(&server.id),
-        })
-        .map(|server| server.id.clone())
-        .collect()
 }

@@ -77,6 +77,8 @@ pub struct Presence {
     servers: BTreeMap<ServerId, Subject>,
     /// Why the host's own link to the broker is down; none while it is up.
     broker_down: Option<String>,
+    /// Why nothing may be concluded from silence, as of the last tick.
+    blind: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +103,7 @@ impl Presence {
         Self {
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
+            blind: None,
         }
     }
 
@@ -123,22 +126,28 @@ impl Presence {
         self.tick(now)
     }
 
-    /// A beat came in. Of a server that is not watched it starts the watching.
+    /// A beat came in. Of a server that is not watched it starts the watching. Only this server is spoken of;
+    /// call [`Presence::tick`] often (every 100 ms) for the others.
     pub fn beat(&mut self, path: Path, beat: Heartbeat, now: Moment) -> Vec<Seen> {
         let subject = self
             .servers
             .entry(beat.server.clone())
             .or_insert_with(|| Subject::new(beat.domain.clone(), now.monotonic));
+        let server = beat.server.clone();
         subject.take(path, beat, now.monotonic);
-        self.tick(now)
+        subject
+            .speak(&server, self.blind.as_deref(), now)
+            .into_iter()
+            .collect()
     }
 
     /// Time has passed. What changed is said at once, the rest once a second.
     pub fn tick(&mut self, now: Moment) -> Vec<Seen> {
-        let blind = self.blindness(now.monotonic);
+        self.blind = self.blindness(now.monotonic);
+        let blind = self.blind.as_deref();
         self.servers
             .iter_mut()
-            .filter_map(|(server, subject)| subject.speak(server, blind.as_deref(), now))
+            .filter_map(|(server, subject)| subject.speak(server, blind, now))
             .collect()
     }
 
@@ -156,16 +165,18 @@ impl Presence {
                 "the host has no link to the broker ({why}) and hears no server directly"
             ));
         }
-        let vanished: Vec<Monotonic> = known
+        let mut vanished: Vec<Monotonic> = known
             .iter()
             .filter(|subject| !subject.is_heard(now))
             .map(|subject| subject.last)
             .collect();
+        vanished.sort();
         let together = vanished
             .iter()
-            .map(|first| {
-                let near = |last: &&Monotonic| **last >= *first && last.since(*first) <= AT_ONCE;
-                vanished.iter().filter(near).count()
+            .enumerate()
+            .map(|(place, first)| {
+                let end = vanished.partition_point(|last| last.since(*first) <= AT_ONCE);
+                end - place
             })
             .max()
             .unwrap_or(0);

@@ -116,8 +116,8 @@ impl Reconciler {
         now: Moment,
     ) -> (Self, Vec<Effect>) {
         let mut reconciler = Self {
-            server,
-            assignment: persisted,
+            // A disk that was another server's says nothing to this one.
+            assignment: persisted.filter(|assignment| assignment.server == server),
             bundles: bundles
                 .into_iter()
                 .map(|bundle| (bundle.hash(), bundle))
@@ -130,6 +130,7 @@ impl Reconciler {
             conflict: None,
             asked_for: None,
             reported_at: None,
+            server,
         };
         let effects = reconciler.approach(now);
         (reconciler, effects)

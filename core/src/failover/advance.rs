@@ -22,7 +22,10 @@ impl Failover {
             Phase::TakingOver | Phase::Serving => self.serve(around, now),
             Phase::Restoring => match self.failed_again(around) {
                 true => self.take_over_again(around, now),
-                false => self.hand_back(around, now),
+                false => {
+                    self.reason_cleared = true;
+                    self.hand_back(around, now)
+                }
             },
             Phase::Replacing | Phase::Completed | Phase::Aborted => {
                 self.settle(around);

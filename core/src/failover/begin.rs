@@ -70,6 +70,7 @@ impl Failover {
             detection_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
             takeover_ms: None,
             moves: Vec::new(),
+            licenses_wait: String::new(),
             decided: Mark(Some(now.monotonic)),
             incomplete_since: Mark(None),
         };
@@ -95,6 +96,8 @@ impl Failover {
         });
         self.move_licenses(&server);
         self.source = None;
+        // Whoever chose, chose once: if this one dies too, anyone who is free may follow.
+        self.wanted = None;
         self.takeover_ms = None;
         self.waits_for.clear();
         self.decided = Mark(Some(now.monotonic));

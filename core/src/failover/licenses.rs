@@ -9,6 +9,7 @@ use super::Failover;
 use crate::{
     contract::{event::Event, rpc::LicenseRequest},
     ids::{FailoverId, ServerId},
+    time::Moment,
 };
 
 /// One move of the keys to a failover server, and back.
@@ -63,6 +64,7 @@ impl Failover {
     pub fn licenses_moved(&mut self, id: &FailoverId, given_back: bool, devices: u32) -> Option<Event> {
         let failover = self.id.clone();
         let server = self.server.clone();
+        self.licenses_wait.clear();
         let each = self.moves.iter_mut().find(|each| each.id == *id)?;
         let (from, to) = match (each.state, given_back) {
             (MoveState::Transferring, false) => {
@@ -81,6 +83,20 @@ impl Failover {
             to,
             devices,
         })
+    }
+
+    /// The ledger refused or could not be asked; answers whether that is news. Nobody waits for it.
+    pub fn licenses_failed(&mut self, why: &str, now: Moment) -> bool {
+        if self.licenses_wait == why {
+            return false;
+        }
+        why.clone_into(&mut self.licenses_wait);
+        self.note(
+            self.phase,
+            format!("the licences are asked for again: {why}"),
+            now,
+        );
+        true
     }
 
     /// The keys are to go to `to`.

@@ -92,6 +92,9 @@ pub struct Failover {
     pub takeover_ms: Option<u64>,
     /// Moves of the licence keys, in order.
     pub moves: Vec<LicenseMove>,
+    /// Why the ledger has to be asked again; empty when it has answered.
+    #[serde(default)]
+    pub licenses_wait: String,
     #[serde(skip)]
     decided: Mark,
     #[serde(skip)]

@@ -6,10 +6,9 @@ use super::{Effect, Fleet, Record, Settings};
 use crate::{
     assignment::{Assignment, Epoch, Films, Restore, Role},
     contract::{api::Phase, heartbeat::ServerReport},
-    coverage,
     failover::{Failover, Holding},
     ids::{FailoverId, ServerId},
-    policy::Range,
+    policy::{Pairing, Range},
     server::Mode,
     settings::Bundle,
     time::Moment,
@@ -284,18 +283,23 @@ impl Fleet {
 
     /// The failover servers that a recording server is paired with.
     pub(super) fn paired_with(&self, server: &ServerId) -> BTreeSet<ServerId> {
-        match self.protections.get(server) {
-            Some(protection) => coverage::paired(&protection.pairing, self.servers()),
+        match self.protections.get(server).map(|protection| &protection.pairing) {
+            Some(Pairing::All) => self.stand_ins.clone(),
+            Some(Pairing::Servers(chosen)) => chosen.intersection(&self.stand_ins).cloned().collect(),
             None => BTreeSet::new(),
         }
     }
 
-    pub(super) fn is_paired(&self, recording: &ServerId, stand_in: &ServerId) -> bool {
-        let Some(protection) = self.protections.get(recording) else {
-            return false;
-        };
-        self.members
-            .get(stand_in)
-            .is_some_and(|member| coverage::paired(&protection.pairing, [&member.server]).contains(stand_in))
+    fn is_paired(&self, recording: &ServerId, stand_in: &ServerId) -> bool {
+        self.stand_ins.contains(stand_in)
+            && match self
+                .protections
+                .get(recording)
+                .map(|protection| &protection.pairing)
+            {
+                Some(Pairing::All) => true,
+                Some(Pairing::Servers(chosen)) => chosen.contains(stand_in),
+                None => false,
+            }
     }
 }

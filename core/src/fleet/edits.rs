@@ -39,6 +39,9 @@ impl Fleet {
         let id = server.id.clone();
         self.save(Record::Server(server.clone()));
         let mode = server.mode;
+        if mode == Mode::Failover {
+            self.stand_ins.insert(id.clone());
+        }
         self.members.insert(id.clone(), Member::new(server, false));
         self.touched.insert(id.clone());
         self.renew_settings_of(std::slice::from_ref(&id));
@@ -95,6 +98,7 @@ impl Fleet {
             self.delete(kind, id.as_str());
         }
         self.members.remove(id);
+        self.stand_ins.remove(id);
         self.settings.remove(id);
         self.protections.remove(id);
         self.assignments.remove(id);

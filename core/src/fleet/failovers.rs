@@ -1,6 +1,6 @@
 //! Moves every failover on, and carries out what follows.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Effect, Fleet, Record};
 use crate::{
@@ -55,18 +55,16 @@ impl Fleet {
 
     fn advance_one(&self, failover: &mut Failover, now: Moment) -> Vec<Event> {
         let before = failover.clone();
-        let Some(settings) = self.settings.get(&failover.server) else {
-            return Vec::new();
-        };
+        // A recording server may be removed while its failover server still erases.
+        let nothing = BTreeSet::new();
+        let settings = self.settings.get(&failover.server);
         let protection = self
             .protections
             .get(&failover.server)
             .cloned()
             .unwrap_or_default();
         let patience = protection.policy.disconnection();
-        let Some(original) = self.members.get(&failover.server) else {
-            return Vec::new();
-        };
+        let original = self.members.get(&failover.server);
         let lost: Vec<Option<String>> = before
             .holders
             .iter()
@@ -85,11 +83,12 @@ impl Fleet {
                 .zip(&lost)
                 .map(|(holder, lost)| self.side(&holder.server, lost.as_deref(), now))
                 .collect(),
-            cameras: &settings.enabled,
+            cameras: settings.map_or(&nothing, |settings| &settings.enabled),
             cause: self.cause_of(&failover.server, now),
-            cleared: original
-                .trigger
-                .has_cleared(before.reason.kind, &protection.policy, now),
+            cleared: original.is_some_and(|original| {
+                let trigger = &original.trigger;
+                trigger.has_cleared(before.reason.kind, &protection.policy, now)
+            }),
             stop_automatically: protection.policy.stop_automatically,
             select: &|failover| self.select_for(failover, now),
             surplus: &|server| self.surplus_on(&before.server, server),
@@ -279,9 +278,18 @@ impl Fleet {
         self.tell(&failover_id, event.into_iter().collect(), now);
     }
 
-    /// The next try comes with a tick; until then it stands in the failover's view that they are not settled.
-    pub(super) fn license_failed(&mut self, id: &FailoverId, _why: &str, now: Moment) {
+    /// The next try comes with a tick; the failover says once why it has to be made.
+    pub(super) fn license_failed(&mut self, id: &FailoverId, why: &str, now: Moment) {
         self.asked.insert(id.clone(), now.monotonic);
+        let owner = self
+            .unsettled_failovers()
+            .find(|failover| failover.moves.iter().any(|each| each.id == *id))
+            .cloned();
+        if let Some(mut failover) = owner
+            && failover.licenses_failed(why, now)
+        {
+            self.keep(failover);
+        }
     }
 
     pub(super) fn unsettled_failovers(&self) -> impl Iterator<Item = &Failover> {

@@ -32,7 +32,7 @@ use crate::{
     },
     failover::Failover,
     ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
-    server::Server,
+    server::{Mode, Server},
     settings::{Bundle, BundleHash},
     time::{Moment, Monotonic},
     trigger::Trigger,
@@ -115,6 +115,8 @@ pub struct Fleet {
     epoch: Epoch,
     /// The settings of each recording server as they are now.
     settings: BTreeMap<ServerId, Arc<Settings>>,
+    /// The failover servers.
+    stand_ins: BTreeSet<ServerId>,
     /// Servers whose part may have changed.
     touched: BTreeSet<ServerId>,
     /// When the ledger was last asked, by the id of the move.
@@ -198,6 +200,9 @@ impl Fleet {
             }
         }
         for server in servers {
+            if server.mode == Mode::Failover {
+                fleet.stand_ins.insert(server.id.clone());
+            }
             let member = Member::new(server.clone(), heard.contains(&server.id));
             fleet.members.insert(server.id, member);
         }

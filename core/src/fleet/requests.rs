@@ -24,12 +24,13 @@ impl Fleet {
         now: Moment,
     ) -> (Answer<Reply>, Vec<Effect>) {
         let answer = match request {
+            // Whoever only looks changes nothing, so that there is nothing to be carried out.
             Request::ListDomains
             | Request::ListServers
             | Request::ListCameras
             | Request::ListFailovers
             | Request::GetProtection(_)
-            | Request::GetFailover(_) => self.show(&request, now),
+            | Request::GetFailover(_) => return (self.show(&request, now), Vec::new()),
             Request::AddServer(server) => self.add_server(server, now),
             Request::RemoveServer(server) => self.remove_server(&server),
             Request::SetPairing { server, pairing } => self.set_pairing(&server, pairing, now),

@@ -60,12 +60,13 @@ impl Fleet {
             return false;
         }
         self.forgive(server, now);
-        if self.failover_of(server).is_some() || self.paired_with(server).is_empty() {
-            return false;
-        }
         let Some(cause) = self.cause_of(server, now) else {
             return false;
         };
+        // With nobody to wait for, there is nothing that a failover could do.
+        if self.failover_of(server).is_some() || self.paired_with(server).is_empty() {
+            return false;
+        }
         self.begin(server, cause, None, None, fresh.clone(), now);
         true
     }

@@ -456,6 +456,70 @@ fn the_licences_are_asked_for_until_the_ledger_answers_and_nobody_waits() {
 }
 
 #[test]
+fn a_ledger_that_is_down_is_told_of_once_and_asked_again() {
+    let mut rig = Rig::serving(automatic());
+    let failover = rig.newest().id;
+    rig.forget();
+    for _ in 0..3 {
+        rig.step(Input::LicenseFailed {
+            failover: failover.clone(),
+            why: "nobody is there".to_owned(),
+        });
+        rig.pass(3 * SECOND);
+    }
+    assert!(rig.ledger.len() >= 3);
+    let told = rig.newest().steps;
+    assert_eq!(
+        told.iter()
+            .filter(|step| step.what.contains("nobody is there"))
+            .count(),
+        1
+    );
+    assert_eq!(rig.phase(), Phase::Serving);
+}
+
+#[test]
+fn a_chosen_stand_in_that_dies_is_replaced_by_any_other() {
+    let mut rig = Rig::new(Policy::default(), &[("failover-1", 3), ("failover-2", 9)]);
+    rig.ok(Request::StartFailover {
+        server: server_id("recorder-1"),
+        stand_in: Some(server_id("failover-2")),
+        by: "anna".to_owned(),
+    });
+    rig.obeys("failover-2");
+    rig.silence("failover-2");
+    rig.pass(11 * SECOND);
+    assert!(films_for_failover(&rig.role("failover-1")));
+}
+
+#[test]
+fn a_recording_server_may_be_removed_while_the_copies_are_erased() {
+    let mut rig = Rig::restoring();
+    let epoch = rig.assignment("recorder-1").epoch;
+    rig.restoration(epoch, 10, true);
+    rig.ok(Request::RemoveServer(server_id("recorder-1")));
+    rig.obeys("failover-1");
+    let Reply::Servers(views) = rig.ok(Request::ListServers) else {
+        panic!("servers")
+    };
+    let stand_in = views
+        .iter()
+        .find(|view| view.server.id == server_id("failover-1"));
+    assert_eq!(stand_in.map(|view| view.state), Some(ServerState::Standby));
+}
+
+#[test]
+fn whoever_only_looks_changes_nothing() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.silence("recorder-1");
+    rig.now += Duration::from_secs(2);
+    let moment = rig.moment();
+    let fresh = FailoverId::new("unused").expect("an id");
+    let (_, effects) = rig.fleet.answer(Request::ListServers, fresh, moment);
+    assert!(effects.is_empty());
+}
+
+#[test]
 fn an_epoch_above_its_own_begins_a_new_term_for_everybody() {
     let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
     let mut report = rig.obedient("recorder-2");

@@ -15,7 +15,7 @@ use understudy_core::{
     },
     fleet::{Effect, Fleet, Input, Record, RecordKey},
     ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
-    policy::{Failback, Pairing, Policy},
+    policy::{Pairing, Policy},
     server::{Mode, Server},
     settings::Bundle,
     time::{Moment, Monotonic, Timestamp},
@@ -293,12 +293,6 @@ impl Rig {
         }
     }
 
-    pub(crate) fn failover(&self, id: &str) -> FailoverView {
-        let id = FailoverId::new(id).expect("an id");
-        let failover = self.fleet.failovers().find(|failover| failover.id == id);
-        failover.expect("it exists").view()
-    }
-
     /// The newest failover.
     pub(crate) fn newest(&self) -> FailoverView {
         let newest = self.fleet.failovers().max_by_key(|failover| failover.started_at);
@@ -354,12 +348,5 @@ impl Rig {
         rig.obeys("recorder-1");
         assert_eq!(rig.phase(), Phase::Restoring);
         rig
-    }
-
-    pub(crate) fn keep() -> Policy {
-        Policy {
-            failback: Failback::Keep,
-            ..automatic()
-        }
     }
 }

@@ -14,6 +14,7 @@ mod network;
 mod node;
 mod puller;
 mod scene;
+mod turn;
 mod world;
 
 pub use checks::Violation;
@@ -28,7 +29,9 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Result<Outcome, Violation> {
 }
 
 /// Runs the schedule of one seed, and tells its story.
-#[must_use]
+///
+/// # Errors
+/// In the second part: the invariant that was broken, and how.
 pub fn tell(seed: u64, bug: Option<Bug>) -> (Vec<String>, Result<Outcome, Violation>) {
     World::new(seed, bug, true).run()
 }

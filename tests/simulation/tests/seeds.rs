@@ -9,8 +9,8 @@ const SCHEDULES: u64 = 5000;
 
 /// Seeds that failed once: they must never fail again.
 fn pinned_seeds() -> Vec<u64> {
-    // A late report of an earlier start made the host deaf to the living one.
-    vec![179, 437]
+    // A camera whose name alone had changed waited for a word that nobody had to say any more.
+    vec![179, 437, 722]
 }
 
 fn check(seed: u64) -> usize {
