@@ -9,14 +9,17 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::Instant,
+};
 
 use crate::BrokerConfig;
 
@@ -350,6 +353,10 @@ impl Drop for PrivateBroker {
 }
 
 /// Ends the keeper and everything that it started.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a drop ends it too, and can't wait in any other way"
+)]
 fn end(mut keeper: Child) {
     // Its input ends: it kills broker and epmd, and reaps them.
     drop(keeper.stdin.take());
