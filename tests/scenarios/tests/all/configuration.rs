@@ -42,7 +42,7 @@ fn a_taken_port_is_named() -> anyhow::Result<()> {
     let address = holder.local_addr()?.to_string();
     says(
         &start("monitor", "", &["--listen", &address])?,
-        &[&address, "in use"],
+        &[&holder.local_addr()?.port().to_string(), "taken"],
     );
     Ok(())
 }

@@ -32,8 +32,9 @@ fn f5_g2_e10_the_demo_kills_a_server_and_loses_nothing_but_the_takeover() -> any
     let (report, told) = demo("kill")?;
     assert_eq!((report.cameras, report.failure.as_str()), (12, "kill"));
     assert_eq!(report.broken, Vec::<String>::new(), "{told}");
+    // A second of silence counts from the last beat, which was up to an interval before the kill.
     assert!(
-        report.detection_seconds >= 1.0 && report.takeover_seconds > 0.0,
+        report.detection_seconds >= 0.7 && report.takeover_seconds > 0.0,
         "{report:?}"
     );
     assert!(
