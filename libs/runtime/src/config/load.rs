@@ -15,8 +15,8 @@ use super::{ConfigError, Origin};
 const PREFIX: &str = "UNDERSTUDY_";
 /// Parts sections from keys in the name of an environment variable.
 const NESTING: &str = "__";
-/// Below this similarity (Jaro-Winkler, 0 to 1) no known key is suggested.
-const RESEMBLES: f64 = 0.7;
+/// Below this similarity (0 to 1) no known key is suggested: one of three letters may differ, or be swapped.
+const RESEMBLES: f64 = 0.66;
 
 /// Where each value came from, by its dotted key.
 type Origins = BTreeMap<String, Origin>;
@@ -241,7 +241,12 @@ fn put(values: &mut Map<String, Value>, path: &str, value: Value) {
 
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .map(|candidate| (strsim::jaro_winkler(key, candidate), candidate))
+        .map(|candidate| {
+            // The first sees shared beginnings, the second swapped letters, which matter in short keys.
+            let similarity = strsim::jaro_winkler(key, candidate)
+                .max(strsim::normalized_damerau_levenshtein(key, candidate));
+            (similarity, candidate)
+        })
         .filter(|(similarity, _)| *similarity >= RESEMBLES)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
