@@ -40,6 +40,7 @@ impl Fleet {
         };
         let identity = report.and_then(|report| report.identity.clone());
         let observation = member.trigger.observation();
+        let protected = self.is_protected(id, now);
         Some(ServerView {
             label: format!("{} ({cameras}/{})", server.name, server.max_cameras),
             state: self.state_of(member, now),
@@ -54,7 +55,7 @@ impl Fleet {
             identity,
             assigned: self.assignments.get(id).map(|assignment| assignment.epoch),
             reached: report.and_then(|report| report.epoch),
-            protected: self.is_protected(&server.id, now),
+            protected,
             paired_with: self.paired_with(id).into_iter().collect(),
             failover: self
                 .failover_of(id)
@@ -62,7 +63,7 @@ impl Fleet {
                 .map(|failover| failover.id.clone()),
             package: observation.map(|seen| seen.package.clone()).unwrap_or_default(),
             storage: observation.map(|seen| seen.storage.clone()).unwrap_or_default(),
-            warnings: self.warnings(member, cameras),
+            warnings: self.warnings(member, cameras, protected),
             server,
         })
     }
@@ -118,7 +119,7 @@ impl Fleet {
             })
     }
 
-    fn warnings(&self, member: &Member, cameras: u32) -> Vec<String> {
+    fn warnings(&self, member: &Member, cameras: u32, protected: bool) -> Vec<String> {
         let server = &member.server;
         let mut warnings = Vec::new();
         if cameras > server.max_cameras {
@@ -137,6 +138,10 @@ impl Fleet {
         }
         if server.mode == Mode::Recording {
             self.warn_of_pairing(member, cameras, &mut warnings);
+            // While somebody stands in for it, that nobody else could is no news.
+            if !protected && !self.paired_with(&server.id).is_empty() && self.failover_of(&server.id).is_none() {
+                warnings.push("it is unprotected: none of its failover servers is free at the moment".to_owned());
+            }
         }
         warnings
     }
