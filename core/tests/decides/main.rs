@@ -7,5 +7,6 @@ mod reconcile;
 mod requests;
 mod restoration;
 mod rig;
+mod scale;
 mod selection;
 mod trigger;

@@ -130,7 +130,7 @@ impl Watch {
     }
 }
 
-fn failovers(records: &BTreeMap<RecordKey, Record>) -> impl Iterator<Item = &Failover> {
+pub(crate) fn failovers(records: &BTreeMap<RecordKey, Record>) -> impl Iterator<Item = &Failover> {
     records.values().filter_map(|record| match record {
         Record::Failover(failover) => Some(&**failover),
         _ => None,

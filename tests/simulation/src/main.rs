@@ -1,6 +1,7 @@
 //! Runs seeded schedules of the whole fleet, and tells the story of one.
 
 use clap::Parser;
+use understudy_simulation::Outcome;
 
 /// Seeded faults on the pure machines of the fleet.
 #[derive(Parser)]
@@ -25,14 +26,17 @@ fn main() -> std::process::ExitCode {
             std::process::ExitCode::SUCCESS
         });
     }
-    let (mut failovers, mut completed, mut erased, mut crashes) = (0, 0, 0, 0);
+    let mut sum = Outcome::default();
     for seed in arguments.first..arguments.first + arguments.schedules {
         match understudy_simulation::run(seed, None) {
             Ok(outcome) => {
-                failovers += outcome.failovers;
-                completed += outcome.completed;
-                erased += outcome.erased;
-                crashes += outcome.crashes;
+                sum.failovers += outcome.failovers;
+                sum.completed += outcome.completed;
+                sum.replaced += outcome.replaced;
+                sum.taken_again += outcome.taken_again;
+                sum.erased += outcome.erased;
+                sum.crashes += outcome.crashes;
+                sum.ticks += outcome.ticks;
             }
             Err(violation) => {
                 eprintln!("seed {seed}: {violation}");
@@ -40,9 +44,6 @@ fn main() -> std::process::ExitCode {
             }
         }
     }
-    println!(
-        "{} schedules: {failovers} failovers, {completed} completed, {erased} recordings erased, {crashes} crashes; no invariant was broken",
-        arguments.schedules
-    );
+    println!("{} schedules, no invariant broken: {sum:?}", arguments.schedules);
     std::process::ExitCode::SUCCESS
 }

@@ -14,7 +14,7 @@ use understudy_core::{
 };
 
 use crate::{
-    checks::{Violation, Watch},
+    checks::{Violation, Watch, failovers},
     host::{Host, Outgoing},
     ledger::LedgerProcess,
     network::{Network, Packet, Weather},
@@ -59,6 +59,10 @@ pub struct Outcome {
     pub failovers: usize,
     /// Failovers that handed recordings back.
     pub completed: usize,
+    /// Failovers whose failover server died and was replaced.
+    pub replaced: usize,
+    /// Failovers whose recording server failed again while it was handed back to.
+    pub taken_again: usize,
     /// Recordings that were erased after they had been handed back or dropped.
     pub erased: usize,
     /// Processes that died.
@@ -117,6 +121,10 @@ impl World {
             self.tell(|| violation.to_string());
         }
         self.outcome.failovers = self.watch.failovers();
+        for failover in failovers(&self.host.records) {
+            self.outcome.replaced += usize::from(failover.holders.len() > 1);
+            self.outcome.taken_again += usize::from(failover.moves.len() > failover.holders.len());
+        }
         let outcome = self.outcome;
         (self.story.unwrap_or_default(), result.map(|()| outcome))
     }

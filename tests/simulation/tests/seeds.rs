@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use understudy_simulation::{run, tell};
+use understudy_simulation::{Outcome, run, tell};
 
 /// How many schedules are run.
 const SCHEDULES: u64 = 5000;
@@ -13,9 +13,9 @@ fn pinned_seeds() -> Vec<u64> {
     vec![179, 437, 722]
 }
 
-fn check(seed: u64) -> usize {
+fn check(seed: u64) -> Outcome {
     match run(seed, None) {
-        Ok(outcome) => outcome.completed,
+        Ok(outcome) => outcome,
         Err(violation) => {
             let (story, _) = tell(seed, None);
             panic!(
@@ -39,15 +39,21 @@ fn invariants_hold_on_every_schedule() {
         check(seed.parse().expect("UNDERSTUDY_SEED is a number"));
         return;
     }
-    let completed: usize = thread::scope(|scope| {
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
         let halves: Vec<_> = (0..2)
-            .map(|half| scope.spawn(move || (half..SCHEDULES).step_by(2).map(check).sum::<usize>()))
+            .map(|half| scope.spawn(move || (half..SCHEDULES).step_by(2).map(check).collect::<Vec<_>>()))
             .collect();
-        halves
+        let done = halves
             .into_iter()
-            .map(|half| half.join().expect("a schedule failed"))
-            .sum()
+            .map(|half| half.join().expect("a schedule failed"));
+        done.flatten().collect()
     });
     // The schedules have to reach what they are there to check.
-    assert!(completed > 1000, "only {completed} failovers were completed");
+    let sum = |what: fn(&Outcome) -> usize| outcomes.iter().map(what).sum::<usize>();
+    let (completed, crashes) = (sum(|each| each.completed), sum(|each| each.crashes));
+    let (replaced, again) = (sum(|each| each.replaced), sum(|each| each.taken_again));
+    assert!(
+        completed > 1000 && crashes > 1000 && replaced > 20 && again > 20,
+        "{completed} completed, {crashes} crashes, {replaced} replaced, {again} taken again"
+    );
 }
