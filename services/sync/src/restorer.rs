@@ -153,8 +153,7 @@ impl Restorer {
                 }
                 Err(waiting) => waiting,
             };
-            tracing::warn!(failover = %restore.failover, waiting, "fetching recordings has to wait");
-            self.tell(&mut tally, false, waiting);
+            self.tell_waiting(restore, &mut tally, waiting);
             if tally.progress(Instant::now()).segments_done > before {
                 pause = FIRST_PAUSE;
             }
@@ -162,7 +161,16 @@ impl Restorer {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.sweep().await;
-        self.tell(&mut tally, true, String::new());
+        self.tell_complete(restore, &mut tally);
+    }
+
+    fn tell_waiting(&self, restore: &Restore, tally: &mut Tally, waiting: String) {
+        tracing::warn!(failover = %restore.failover, waiting, "fetching recordings has to wait");
+        self.tell(tally, false, waiting);
+    }
+
+    fn tell_complete(&self, restore: &Restore, tally: &mut Tally) {
+        self.tell(tally, true, String::new());
         let damaged = tally.damaged().len();
         tracing::info!(failover = %restore.failover, damaged, "all recordings that can be had are here");
     }
