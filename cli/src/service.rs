@@ -1,6 +1,6 @@
 //! Starts one service, or the simulator, in this process.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -155,7 +155,7 @@ impl Family {
 }
 
 /// An error with all its causes, on one line.
-fn failed(error: impl std::error::Error + Display) -> Failure {
+fn failed(error: impl std::error::Error) -> Failure {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {
