@@ -1,7 +1,10 @@
 //! The bus against a real RabbitMQ: one broker for each story.
 
-use std::time::{Duration, Instant};
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use understudy_bus::{
     BrokerConfig, Bus, Incoming, Link, Message, PublishError, Queue, RequestError, Subscription,
     testing::Broker,

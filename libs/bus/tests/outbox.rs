@@ -1,12 +1,15 @@
 //! The outbox against a real RabbitMQ that goes and comes.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use understudy_bus::{Bus, Message, OutboxSource, Queue, Subscription, outbox, testing::Broker};
 use understudy_core::{
     assignment::{Assignment, Epoch, Role},

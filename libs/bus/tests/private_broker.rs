@@ -1,21 +1,24 @@
 //! The private broker cleans up after itself, however whoever started it ends.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::{
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use understudy_bus::testing::Broker;
 
 const FOLDER: &str = "BROKER_TEST_FOLDER";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -42,8 +45,8 @@ async fn holds_a_broker() {
     std::future::pending::<()>().await;
 }
 
-#[test]
-fn a_broker_does_not_outlive_a_process_that_is_killed() {
+#[tokio::test]
+async fn a_broker_does_not_outlive_a_process_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let mut holder = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "holds_a_broker", "--ignored"])
@@ -52,13 +55,14 @@ fn a_broker_does_not_outlive_a_process_that_is_killed() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    until("the broker starts", || folder.path().join("started").exists());
+    until("the broker starts", || folder.path().join("started").exists()).await;
     assert!(somebody_lives_in(folder.path()));
     holder.kill().unwrap();
     holder.wait().unwrap();
     until("broker, epmd and their children are gone", || {
         !somebody_lives_in(folder.path())
-    });
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -68,10 +72,12 @@ async fn a_broker_leaves_nothing_behind() {
     broker.stop().await;
     until("an orderly end leaves nothing", || {
         !somebody_lives_in(folder.path())
-    });
+    })
+    .await;
     broker.restart().await.unwrap();
     drop(broker);
     until("a dropped one leaves nothing", || {
         !somebody_lives_in(folder.path())
-    });
+    })
+    .await;
 }

@@ -1,5 +1,7 @@
 //! A configuration that is wrong is refused with the place and the way out.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,7 @@
 //! A process as those outside see it: ready or not, measured, ended in order.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::{
     net::SocketAddr,
     sync::{

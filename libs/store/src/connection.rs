@@ -17,6 +17,8 @@ use crate::outbox;
 
 /// How long a statement waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(10);
+/// How long it waits before it tries again what SQLite does not wait for.
+const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// Jobs that wait for the thread: the callers wait beyond it.
 const QUEUE: usize = 64;
 
@@ -161,18 +163,28 @@ fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
             source,
         })?;
     connection.batch_execute(&format!("PRAGMA busy_timeout = {};", BUSY.as_millis()))?;
-    // Several processes open the file at once, and the switch to WAL does not wait for a lock (SQLite, "WAL
-    // mode", "Sometimes queries return SQLITE_BUSY"): whoever comes second tries again.
-    let deadline = std::time::Instant::now() + BUSY;
-    while let Err(error) = connection.batch_execute("PRAGMA journal_mode = WAL;") {
-        let error = StoreError::from(error);
-        if !error.is_passing() || std::time::Instant::now() > deadline {
-            return Err(error);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    switch_to_wal(&mut connection)?;
     connection.batch_execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
     Ok(connection)
+}
+
+/// Several processes open the file at once, and the switch to WAL does not wait for a lock (SQLite, "WAL mode",
+/// "Sometimes queries return SQLITE_BUSY in WAL mode"): whoever comes second tries again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening blocks, as it says, and comes before anything runs"
+)]
+fn switch_to_wal(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let mut attempts = BUSY.as_millis() / WAL_PAUSE.as_millis();
+    while let Err(error) = connection.batch_execute("PRAGMA journal_mode = WAL;") {
+        let error = StoreError::from(error);
+        if attempts == 0 || !error.is_passing() {
+            return Err(error);
+        }
+        attempts -= 1;
+        std::thread::sleep(WAL_PAUSE);
+    }
+    Ok(())
 }
 
 /// Brings the tables up to date under one lock, since several services do so at the same moment.

@@ -1,5 +1,7 @@
 //! The database as services use it: several processes on one file, all or nothing, clear refusals.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use diesel::{prelude::*, sql_types::BigInt};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use understudy_store::{Store, StoreError, outbox};

@@ -1,5 +1,7 @@
 //! The licence service as the orchestrator and the console meet it: over a real broker, with a real database.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use std::time::Duration;
 
 use tokio::time::Instant;

@@ -191,13 +191,11 @@ impl Metrics {
                 server,
                 silent_ms,
                 ..
-            } => {
-                if kind(fleet, failover).is_some_and(|kind| kind != ReasonKind::Manual) {
-                    let seconds = *silent_ms as f64 / 1000.0;
-                    self.detection
-                        .with_label_values(&[domain(fleet, server)])
-                        .observe(seconds);
-                }
+            } if kind(fleet, failover).is_some_and(|kind| kind != ReasonKind::Manual) => {
+                let seconds = *silent_ms as f64 / 1000.0;
+                self.detection
+                    .with_label_values(&[domain(fleet, server)])
+                    .observe(seconds);
             }
             Event::FailoverServing { failover, server, .. } => self.downtime(fleet, failover, server),
             Event::FailoverCompleted {

@@ -1,6 +1,8 @@
 //! The orchestrator with a real broker and a real database: how soon it acts, and what it does when the
 //! broker, the database, the licence ledger or it itself fails.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 mod common;
 
 use std::{
