@@ -10,7 +10,7 @@ mod begin;
 mod handing_back;
 mod licenses;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -199,6 +199,17 @@ impl Failover {
             .iter()
             .find(|holder| holder.server == *server)
             .map(|holder| holder.holding)
+    }
+
+    /// Enters the failover servers that it keeps busy, and strikes off those that it has let go.
+    pub(crate) fn mark_busy(&self, busy: &mut BTreeMap<ServerId, FailoverId>) {
+        for holder in &self.holders {
+            if holder.holding != Holding::Done {
+                busy.insert(holder.server.clone(), self.id.clone());
+            } else if busy.get(&holder.server) == Some(&self.id) {
+                busy.remove(&holder.server);
+            }
+        }
     }
 
     /// Whether nothing of it is left to be done: it ended, all copies are erased and the licences are back.

@@ -141,11 +141,8 @@ impl Fleet {
 
     /// The failover that keeps a failover server busy, with its part in it.
     pub(super) fn holding_of(&self, server: &ServerId) -> Option<(&Failover, Holding)> {
-        self.unsettled
-            .iter()
-            .filter_map(|id| self.failovers.get(id))
-            .filter_map(|failover| Some((failover, failover.holding(server)?)))
-            .find(|(_, holding)| *holding != Holding::Done)
+        let failover = self.failovers.get(self.busy.get(server)?)?;
+        Some((failover, failover.holding(server)?))
     }
 
     fn to_be_erased(&self, server: &ServerId) -> BTreeSet<FailoverId> {

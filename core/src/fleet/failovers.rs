@@ -127,6 +127,7 @@ impl Fleet {
         } else {
             self.unsettled.insert(failover.id.clone());
         }
+        failover.mark_busy(&mut self.busy);
         self.save(Record::Failover(Box::new(failover.clone())));
         self.failovers.insert(failover.id.clone(), failover);
     }

@@ -110,6 +110,8 @@ pub struct Fleet {
     failovers: BTreeMap<FailoverId, Failover>,
     /// Failovers of which something is left to be done.
     unsettled: BTreeSet<FailoverId>,
+    /// The failover that keeps a failover server busy: one at most (invariant 7).
+    busy: BTreeMap<ServerId, FailoverId>,
     last_used: BTreeMap<ServerId, Epoch>,
     dismissed: BTreeMap<ServerId, ReasonKind>,
     epoch: Epoch,
@@ -208,6 +210,9 @@ impl Fleet {
         }
         let unsettled = fleet.failovers.values().filter(|failover| !failover.is_settled());
         fleet.unsettled = unsettled.map(|failover| failover.id.clone()).collect();
+        for failover in fleet.failovers.values() {
+            failover.mark_busy(&mut fleet.busy);
+        }
         let all: Vec<ServerId> = fleet.members.keys().cloned().collect();
         fleet.renew_settings_of(&all);
         fleet

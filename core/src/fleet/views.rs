@@ -139,8 +139,12 @@ impl Fleet {
         if server.mode == Mode::Recording {
             self.warn_of_pairing(member, cameras, &mut warnings);
             // While somebody stands in for it, that nobody else could is no news.
-            if !protected && !self.paired_with(&server.id).is_empty() && self.failover_of(&server.id).is_none() {
-                warnings.push("it is unprotected: none of its failover servers is free at the moment".to_owned());
+            if !protected
+                && !self.paired_with(&server.id).is_empty()
+                && self.failover_of(&server.id).is_none()
+            {
+                warnings
+                    .push("it is unprotected: none of its failover servers is free at the moment".to_owned());
             }
         }
         warnings
