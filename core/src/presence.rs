@@ -19,6 +19,9 @@ const MISSED_BEATS: u32 = 2;
 const LATENESS: Duration = Duration::from_millis(150);
 /// Servers whose silence began within this time of one another vanished together.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// For how long the host is taken for blind after it sees again: one server is heard first, and the others'
+/// beats are given the time to come in too, before their silence counts.
+const SEES_AGAIN: Duration = Duration::from_secs(3);
 /// The longest interval that a beat may claim, so that a wrong one does not hide a dead server.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// The evidence kept of one server: the newest lines.
@@ -77,8 +80,36 @@ pub struct Presence {
     servers: BTreeMap<ServerId, Subject>,
     /// Why the host's own link to the broker is down; none while it is up.
     broker_down: Option<String>,
-    /// Why nothing may be concluded from silence, as of the last tick.
-    blind: Option<String>,
+    /// Where nothing may be concluded from silence, as of the last tick.
+    blind: Blindness,
+    /// When the host was last blind, and where.
+    blinded: Vec<(Monotonic, Blindness)>,
+}
+
+/// Where nothing may be concluded from silence, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blindness {
+    /// Anywhere: the host's own link to the broker is down, and nobody is heard directly.
+    pub everywhere: Option<String>,
+    /// In these domains: all their servers vanished at once. A domain of which one is still heard is in
+    /// reach, so that the silence of the others is their own.
+    pub domains: BTreeMap<DomainId, String>,
+}
+
+impl Blindness {
+    /// Whether there is any.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.everywhere.is_some() || !self.domains.is_empty()
+    }
+
+    /// Why nothing may be concluded from the silence of a server of `domain`; none if something may.
+    #[must_use]
+    pub fn of(&self, domain: &DomainId) -> Option<&str> {
+        self.everywhere
+            .as_deref()
+            .or(self.domains.get(domain).map(String::as_str))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +134,8 @@ impl Presence {
         Self {
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
-            blind: None,
+            blind: Blindness::default(),
+            blinded: Vec::new(),
         }
     }
 
@@ -135,58 +167,87 @@ impl Presence {
             .or_insert_with(|| Subject::new(beat.domain.clone(), now.monotonic));
         let server = beat.server.clone();
         subject.take(path, beat, now.monotonic);
-        subject
-            .speak(&server, self.blind.as_deref(), now)
-            .into_iter()
-            .collect()
+        subject.speak(&server, &self.blind, now).into_iter().collect()
     }
 
     /// Time has passed. What changed is said at once, the rest once a second.
     pub fn tick(&mut self, now: Moment) -> Vec<Seen> {
-        self.blind = self.blindness(now.monotonic);
-        let blind = self.blind.as_deref();
+        self.look(now.monotonic);
+        let blind = &self.blind;
         self.servers
             .iter_mut()
             .filter_map(|(server, subject)| subject.speak(server, blind, now))
             .collect()
     }
 
-    /// Why nothing may be concluded from silence; none if something may.
+    /// Where nothing may be concluded from silence, as of the last tick.
     #[must_use]
-    pub fn blindness(&self, now: Monotonic) -> Option<String> {
-        let known: Vec<&Subject> = self
-            .servers
-            .values()
-            .filter(|subject| subject.ever_heard)
-            .collect();
-        let directly = known.iter().any(|subject| subject.paths(now).direct);
-        if let (Some(why), false) = (&self.broker_down, directly) {
-            return Some(format!(
-                "the host has no link to the broker ({why}) and hears no server directly"
-            ));
-        }
-        let mut vanished: Vec<Monotonic> = known
-            .iter()
-            .filter(|subject| !subject.is_heard(now))
-            .map(|subject| subject.last)
-            .collect();
-        vanished.sort();
-        let together = vanished
-            .iter()
-            .enumerate()
-            .map(|(place, first)| {
-                let end = vanished.partition_point(|last| last.since(*first) <= AT_ONCE);
-                end - place
-            })
-            .max()
-            .unwrap_or(0);
-        (together >= 2 && together * 2 > known.len()).then(|| {
-            format!(
-                "{together} of {} servers vanished at once: more likely the host is cut off",
-                known.len()
-            )
-        })
+    pub fn blindness(&self) -> &Blindness {
+        &self.blind
     }
+
+    /// Looks where it is blind; where it was a moment ago counts too.
+    fn look(&mut self, now: Monotonic) {
+        let seen = self.cut_off(now);
+        self.blinded.retain(|(at, _)| now.since(*at) < SEES_AGAIN);
+        self.blind = seen.clone();
+        for (_, before) in self.blinded.iter().rev() {
+            self.blind.everywhere = self.blind.everywhere.take().or(before.everywhere.clone());
+            for (domain, why) in &before.domains {
+                self.blind
+                    .domains
+                    .entry(domain.clone())
+                    .or_insert_with(|| why.clone());
+            }
+        }
+        if seen.is_any() {
+            // The last one of the same kind is replaced: there is one for each change, not one for each tick.
+            self.blinded.retain(|(_, before)| *before != seen);
+            self.blinded.push((now, seen));
+        }
+    }
+
+    fn cut_off(&self, now: Monotonic) -> Blindness {
+        let mut domains: BTreeMap<&DomainId, Vec<&Subject>> = BTreeMap::new();
+        let mut directly = false;
+        for subject in self.servers.values().filter(|subject| subject.ever_heard) {
+            directly |= subject.paths(now).direct;
+            domains.entry(&subject.domain).or_default().push(subject);
+        }
+        if let (Some(why), false) = (&self.broker_down, directly) {
+            let everywhere =
+                format!("the host has no link to the broker ({why}) and hears no server directly");
+            return Blindness {
+                everywhere: Some(everywhere),
+                domains: BTreeMap::new(),
+            };
+        }
+        let cut_off = domains
+            .into_iter()
+            .filter(|(_, known)| vanished_together(known, now))
+            .map(|(domain, known)| {
+                let why = format!(
+                    "all {} servers of {domain} vanished at once: more likely the host is cut off from it",
+                    known.len()
+                );
+                (domain.clone(), why)
+            });
+        Blindness {
+            everywhere: None,
+            domains: cut_off.collect(),
+        }
+    }
+}
+
+/// Whether there are several, none of them is heard, and they went together.
+fn vanished_together(known: &[&Subject], now: Monotonic) -> bool {
+    let first = known.iter().map(|subject| subject.last).min();
+    let last = known.iter().map(|subject| subject.last).max();
+    known.len() >= 2
+        && known.iter().all(|subject| !subject.is_heard(now))
+        && last
+            .zip(first)
+            .is_some_and(|(last, first)| last.since(first) <= AT_ONCE)
 }
 
 impl Default for Presence {
@@ -238,7 +299,8 @@ impl Subject {
         paths.broker || paths.direct
     }
 
-    fn speak(&mut self, server: &ServerId, blind: Option<&str>, now: Moment) -> Option<Seen> {
+    fn speak(&mut self, server: &ServerId, blind: &Blindness, now: Moment) -> Option<Seen> {
+        let blind = blind.of(&self.domain);
         let paths = self.paths(now.monotonic);
         let silent = if paths.broker || paths.direct {
             Duration::ZERO

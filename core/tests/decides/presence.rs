@@ -121,19 +121,36 @@ fn a_host_without_its_broker_and_any_direct_beat_is_blind() {
 }
 
 #[test]
-fn most_servers_gone_at_once_means_that_the_host_is_cut_off() {
+fn all_servers_of_a_domain_gone_at_once_means_that_the_host_is_cut_off() {
     let mut table = Table::new();
-    table.pass(
-        2000,
-        &[(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")],
-    );
-    let seen = table.pass(2000, &[(Path::Broker, "c")]);
+    let all = [(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")];
+    table.pass(2000, &all);
+    let seen = table.pass(2000, &[]);
     assert!(seen.last().expect("spoken of each second").observation.blind);
-    let seen = table.pass(
-        2000,
-        &[(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")],
-    );
+
+    // One is heard first when the line is back: the others' beats are on their way.
+    let seen = table.pass(1000, &[(Path::Broker, "a")]);
+    assert!(seen.iter().all(|seen| seen.observation.blind));
+    let seen = table.pass(5000, &all);
     assert!(!seen.last().expect("spoken of each second").observation.blind);
+}
+
+#[test]
+fn c2_one_server_that_is_heard_shows_that_the_silence_of_the_others_is_their_own() {
+    let mut table = Table::new();
+    let all = [(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")];
+    table.pass(2000, &all);
+    let seen = table.pass(4000, &[(Path::Broker, "c")]);
+    assert!(seen.iter().all(|seen| !seen.observation.blind));
+}
+
+#[test]
+fn servers_that_went_one_after_the_other_died_of_their_own() {
+    let mut table = Table::new();
+    table.pass(2000, &BOTH);
+    table.pass(4000, &[(Path::Broker, "b"), (Path::Direct, "b")]);
+    let seen = table.pass(4000, &[]);
+    assert!(seen.iter().all(|seen| !seen.observation.blind));
 }
 
 #[test]

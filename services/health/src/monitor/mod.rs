@@ -191,7 +191,7 @@ impl Watch {
         if now.monotonic.since(self.shown) >= SHOW_EVERY {
             self.shown = now.monotonic;
             self.metrics
-                .tick(self.presence.blindness(now.monotonic).is_some(), now.monotonic);
+                .tick(self.presence.blindness().is_any(), now.monotonic);
         }
         self.presence.tick(now)
     }
