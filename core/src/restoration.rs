@@ -57,8 +57,10 @@ impl Plan {
     #[must_use]
     pub fn progress(&self) -> Progress {
         let bytes = |segments: &[Segment]| segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        let recorded = |segments: &[Segment]| segments.iter().map(Segment::recorded_ms).sum::<u64>();
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let done = bytes(&self.done) + bytes(&self.expired);
+        let recorded_done = recorded(&self.done) + recorded(&self.expired);
         let settled = self.done.len() + self.expired.len() + self.refused.len();
         Progress {
             segments_total: count(settled + self.fetch.len()),
@@ -66,6 +68,8 @@ impl Plan {
             bytes_total: done + bytes(&self.fetch),
             bytes_done: done,
             bytes_per_second: 0,
+            recorded_ms_total: recorded_done + recorded(&self.fetch),
+            recorded_ms_done: recorded_done,
         }
     }
 

@@ -259,6 +259,12 @@ pub struct Progress {
     pub bytes_done: u64,
     /// Bytes a second, over the last seconds.
     pub bytes_per_second: u64,
+    /// Recorded time in the source's manifest, in milliseconds, summed over cameras.
+    #[serde(default)]
+    pub recorded_ms_total: u64,
+    /// Of it, what is fetched and verified, or expired by retention.
+    #[serde(default)]
+    pub recorded_ms_done: u64,
 }
 
 /// A segment that could not be handed back.

@@ -31,6 +31,14 @@ pub struct Segment {
     pub blake3: String,
 }
 
+impl Segment {
+    /// The recorded time in it, in milliseconds; 0 where the clock that named it was set back meanwhile.
+    #[must_use]
+    pub fn recorded_ms(&self) -> u64 {
+        u64::try_from(self.end.0.saturating_sub(self.start.0)).unwrap_or(0)
+    }
+}
+
 /// What a server holds of a failover: `GET {sync_address}/v1/restorations/{failover}/manifest`.
 /// A segment's bytes: `GET {sync_address}/v1/restorations/{failover}/segments/{path}`, `Range` allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

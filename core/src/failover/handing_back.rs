@@ -258,6 +258,8 @@ impl Failover {
             bytes_total: self.delivered.bytes_total + self.progress.bytes_total,
             bytes_done: self.delivered.bytes_done + self.progress.bytes_done,
             bytes_per_second: self.progress.bytes_per_second,
+            recorded_ms_total: self.delivered.recorded_ms_total + self.progress.recorded_ms_total,
+            recorded_ms_done: self.delivered.recorded_ms_done + self.progress.recorded_ms_done,
         }
     }
 

@@ -321,6 +321,8 @@ impl Rig {
                 bytes_total: 1000,
                 bytes_done: done * 100,
                 bytes_per_second: 50,
+                recorded_ms_total: 600_000,
+                recorded_ms_done: done * 60_000,
             },
             complete,
             damaged: Vec::new(),
