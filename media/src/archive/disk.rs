@@ -9,6 +9,13 @@ use std::{
 /// How much is read at a time for a hash, in bytes.
 const HASH_CHUNK_BYTES: usize = 256 * 1024;
 
+/// Whether a file is lost by what the file system says of it. Anything else, as too many open files, no memory
+/// or no permission, may pass.
+pub(super) fn is_lost(error: &io::Error) -> bool {
+    let input_output_error = error.raw_os_error() == Some(nix::errno::Errno::EIO as i32);
+    error.kind() == io::ErrorKind::NotFound || input_output_error
+}
+
 /// Hashes a file.
 pub(super) fn hash(file: &Path) -> io::Result<String> {
     let mut file = File::open(file)?;

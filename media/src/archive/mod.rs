@@ -245,29 +245,23 @@ impl Archive {
             .await
     }
 
-    /// Reads a segment's file again and compares it with what is said of it.
-    pub async fn verify(&self, segment: &Segment) -> Verdict {
-        let (file, segment) = (self.file(&segment.path), segment.clone());
-        let verdict = self.blocking(move |_| {
-            let file = file?;
-            let bytes = fs::metadata(&file).map_err(ArchiveError::file(&file))?.len();
-            if bytes != segment.bytes {
-                return Ok(Verdict::Damaged(format!(
-                    "has {bytes} bytes instead of {}",
-                    segment.bytes
-                )));
+    /// Reads a segment's file again and compares it with what is said of it. Damaged is what is lost whenever
+    /// it is asked for: a file that is gone, that the disk can't read (EIO), or that holds something else.
+    ///
+    /// # Errors
+    /// [`ArchiveError::File`] for what passes and says nothing about the recording, as too many open files or
+    /// a missing permission; [`ArchiveError::Path`] for a path that this archive gives to no file.
+    pub async fn verify(&self, segment: &Segment) -> Result<Verdict, ArchiveError> {
+        let (file, segment) = (self.file(&segment.path)?, segment.clone());
+        self.blocking(move |_| match damage(&file, &segment) {
+            Ok(None) => Ok(Verdict::Whole),
+            Ok(Some(reason)) => Ok(Verdict::Damaged(reason)),
+            Err(error) if disk::is_lost(&error) => {
+                Ok(Verdict::Damaged(format!("its file can't be read: {error}")))
             }
-            match disk::hash(&file).map_err(ArchiveError::file(&file))? {
-                hash if hash == segment.blake3 => Ok(Verdict::Whole),
-                hash => Ok(Verdict::Damaged(format!(
-                    "has the hash {hash} instead of {}",
-                    segment.blake3
-                ))),
-            }
-        });
-        verdict
-            .await
-            .unwrap_or_else(|error| Verdict::Damaged(error.to_string()))
+            Err(error) => Err(ArchiveError::file(&file)(error)),
+        })
+        .await
     }
 
     /// Path and hash of each segment that is here or was handed over and has expired since: what need not be
@@ -378,6 +372,17 @@ impl Volume {
     pub(crate) fn sync(&self) -> io::Result<()> {
         disk::sync_volume(&self.0)
     }
+}
+
+/// In what the file differs from what its row says of it.
+fn damage(file: &Path, segment: &Segment) -> io::Result<Option<String>> {
+    let bytes = fs::metadata(file)?.len();
+    if bytes != segment.bytes {
+        return Ok(Some(format!("has {bytes} bytes instead of {}", segment.bytes)));
+    }
+    let hash = disk::hash(file)?;
+    let differs = hash != segment.blake3;
+    Ok(differs.then(|| format!("has the hash {hash} instead of {}", segment.blake3)))
 }
 
 impl Inner {

@@ -48,7 +48,7 @@ async fn g2_what_another_server_recorded_comes_in_beside_own_recordings_of_the_s
     import(&archive, &other, b"other").await?;
     import(&archive, &other, b"other").await?;
     assert_eq!(archive.segments(Filter::default()).await?, [own, other.clone()]);
-    assert_eq!(archive.verify(&other).await, Verdict::Whole);
+    assert_eq!(archive.verify(&other).await?, Verdict::Whole);
     assert!(
         archive
             .known()
@@ -56,9 +56,26 @@ async fn g2_what_another_server_recorded_comes_in_beside_own_recordings_of_the_s
             .contains(&(other.path.clone(), other.blake3.clone()))
     );
     fs::write(archive.file(&other.path)?, b"OTHER")?;
-    assert!(matches!(archive.verify(&other).await, Verdict::Damaged(_)));
+    assert!(matches!(archive.verify(&other).await?, Verdict::Damaged(_)));
     fs::remove_file(archive.file(&other.path)?)?;
-    assert!(matches!(archive.verify(&other).await, Verdict::Damaged(_)));
+    assert!(matches!(archive.verify(&other).await?, Verdict::Damaged(_)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn f3_what_can_not_be_read_at_the_moment_is_not_called_damaged() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let archive = Archive::open(folder.path(), server())?;
+    let own = segment(1, "recorder-1", b"own");
+    import(&archive, &own, b"own").await?;
+    // A chain of links is refused whoever asks, as too many open files or a missing permission would be.
+    let file = archive.file(&own.path)?;
+    fs::remove_file(&file)?;
+    std::os::unix::fs::symlink(&file, &file)?;
+    assert!(matches!(
+        archive.verify(&own).await,
+        Err(ArchiveError::File { .. })
+    ));
     Ok(())
 }
 

@@ -96,7 +96,7 @@ async fn e1_a_kill_in_the_middle_of_a_segment_costs_two_fragments_at_most() -> a
     assert_eq!(manifest.segments.len(), COUNT as usize);
     for segment in &manifest.segments {
         let file = archive.file(&segment.path)?;
-        assert_eq!(archive.verify(segment).await, Verdict::Whole);
+        assert_eq!(archive.verify(segment).await?, Verdict::Whole);
         let recorded = numbers(&file)?;
         assert_eq!(ffprobe(&file)?.1, recorded.len() as u64);
         assert_eq!(segment.frames, recorded.len() as u64);

@@ -247,7 +247,7 @@ async fn e1_a_full_disk_is_a_fault_and_recording_goes_on_when_there_is_room() ->
         .await?
     {
         assert_eq!(
-            archive.verify(&segment).await,
+            archive.verify(&segment).await?,
             understudy_media::archive::Verdict::Whole
         );
     }

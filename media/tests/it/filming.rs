@@ -27,7 +27,7 @@ async fn nothing_is_missing(cameras: SimulatorConfig, codecs: &[&str]) -> anyhow
             let file = rig.archive.file(&segment.path)?;
             let in_file = numbers(&file)?;
             assert_eq!(segment.frames, in_file.len() as u64, "{}", segment.path);
-            assert_eq!(rig.archive.verify(segment).await, Verdict::Whole);
+            assert_eq!(rig.archive.verify(segment).await?, Verdict::Whole);
             let (found, frames) = ffprobe(&file)?;
             assert_eq!(
                 (found, frames),
@@ -222,7 +222,7 @@ async fn a_snapshot_is_a_picture_in_the_archive() -> anyhow::Result<()> {
         rig.until_recording(1).await?;
         let picture = rig.studio.snapshot(&camera_id(1)).await?;
         assert!(picture.path.starts_with("cam-001/snapshots/"));
-        assert_eq!(rig.archive.verify(&picture).await, Verdict::Whole);
+        assert_eq!(rig.archive.verify(&picture).await?, Verdict::Whole);
         assert_eq!(
             ffprobe(&rig.archive.file(&picture.path)?)?,
             (BTreeSet::from(["mjpeg".to_owned()]), 1)

@@ -137,7 +137,7 @@ impl Source {
 
     async fn verdict(&self, failover: String, path: &str) -> Result<Response, Refusal> {
         let segment = self.find(failover, path).await?;
-        let damaged = match self.archive.verify(&segment).await {
+        let damaged = match self.archive.verify(&segment).await.map_err(failed)? {
             Verdict::Whole => None,
             Verdict::Damaged(reason) => {
                 tracing::error!(segment.path, reason, "a recording is damaged");

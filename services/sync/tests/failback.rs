@@ -161,7 +161,7 @@ impl Side {
         };
         let segments = archive.segments(filter).await.expect("an index");
         for segment in &segments {
-            assert_eq!(archive.verify(segment).await, Verdict::Whole, "{}", segment.path);
+            assert_eq!(archive.verify(segment).await.expect("readable"), Verdict::Whole, "{}", segment.path);
         }
         segments
     }
