@@ -41,10 +41,27 @@ pub(crate) struct Config {
 impl Config {
     /// Reads the file, if there is one, with the environment over it.
     pub(crate) fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
-        load(
+        let config: Self = load(
             file,
             std::env::vars().filter(|(name, _)| !FLAGS.contains(&name.as_str())),
-        )
+        )?;
+        config.checked()
+    }
+
+    /// What one section alone can't know. A volume in its steady state has `keep_free_mib` free and not more:
+    /// fetching that wants as much would wait for ever.
+    fn checked(self) -> Result<Self, ConfigError> {
+        let (floor, kept) = (self.sync.free_floor_mib, self.ingest.keep_free_mib);
+        if floor < kept {
+            return Ok(self);
+        }
+        Err(ConfigError::Invalid {
+            origin: None,
+            message: format!(
+                "sync.free_floor_mib ({floor}) has to be less than ingest.keep_free_mib ({kept}): \
+                 recordings could never come back to a volume on which retention keeps only that much free"
+            ),
+        })
     }
 }
 
@@ -73,6 +90,26 @@ mod tests {
                 (key.to_owned(), default.to_owned())
             })
             .collect()
+    }
+
+    fn free(floor: u64, kept: u64) -> Config {
+        let mut config = Config::default();
+        config.sync.free_floor_mib = floor;
+        config.ingest.keep_free_mib = kept;
+        config
+    }
+
+    #[test]
+    fn k2_on_a_full_volume_retention_makes_room_for_what_comes_back() {
+        // A volume in its steady state has as much free as retention keeps, and a minute's worth less.
+        let defaults = Config::default().checked().expect("the defaults fit each other");
+        assert!(defaults.sync.free_floor_mib * 2 <= defaults.ingest.keep_free_mib);
+        assert!(free(511, 512).checked().is_ok());
+        for (floor, kept) in [(512, 512), (1024, 512), (0, 0)] {
+            let refused = free(floor, kept).checked().expect_err("it would wait for ever");
+            let text = refused.to_string();
+            assert!(text.contains("sync.free_floor_mib") && text.contains("ingest.keep_free_mib"), "{text}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Default for IngestConfig {
             stall_seconds: 5,
             report_interval_seconds: 10,
             retention_interval_seconds: 60,
-            keep_free_mib: 512,
+            keep_free_mib: 1024,
         }
     }
 }

@@ -13,7 +13,8 @@ pub struct SyncConfig {
     pub listen: SocketAddr,
     /// How many segments are fetched at once.
     pub parallel: usize,
-    /// Fetching waits while less than this would be left free on the volume, in MiB.
+    /// Fetching waits while less than this would be left free on the volume, in MiB. Below what the recording
+    /// service keeps free (`[ingest] keep_free_mib`), or it would wait on a volume in its steady state for ever.
     pub free_floor_mib: u64,
 }
 
@@ -22,7 +23,7 @@ impl Default for SyncConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             parallel: 3,
-            free_floor_mib: 1024,
+            free_floor_mib: 256,
         }
     }
 }

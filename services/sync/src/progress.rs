@@ -54,12 +54,15 @@ impl Tally {
     pub(crate) fn landed(&mut self, segment: &Segment) {
         self.progress.segments_done += 1;
         self.progress.bytes_done += segment.bytes;
+        self.progress.recorded_ms_done += segment.recorded_ms();
     }
 
     /// A segment can't be had.
     pub(crate) fn is_damaged(&mut self, segment: &Segment, reason: String) {
         self.progress.segments_done += 1;
-        self.progress.bytes_total = self.progress.bytes_total.saturating_sub(segment.bytes);
+        let progress = &mut self.progress;
+        progress.bytes_total = progress.bytes_total.saturating_sub(segment.bytes);
+        progress.recorded_ms_total = progress.recorded_ms_total.saturating_sub(segment.recorded_ms());
         let damaged = DamagedSegment {
             path: segment.path.clone(),
             camera: segment.camera.clone(),
@@ -135,6 +138,10 @@ mod tests {
         let progress = tally.progress(Instant::now());
         assert_eq!((progress.segments_done, progress.segments_total), (2, 3));
         assert_eq!((progress.bytes_done, progress.bytes_total), (100, 200));
+        assert_eq!(
+            (progress.recorded_ms_done, progress.recorded_ms_total),
+            (60_000, 120_000)
+        );
 
         // Planned again, the damaged one is not fetched again and stays settled.
         let mut again = Plan {
@@ -147,6 +154,10 @@ mod tests {
         let progress = tally.progress(Instant::now());
         assert_eq!((progress.segments_done, progress.segments_total), (2, 3));
         assert_eq!((progress.bytes_done, progress.bytes_total), (100, 200));
+        assert_eq!(
+            (progress.recorded_ms_done, progress.recorded_ms_total),
+            (60_000, 120_000)
+        );
     }
 
     #[test]

@@ -3,7 +3,16 @@
 //! What is here is known by path and hash from the archive's index, so that a crash of either side costs no
 //! more than what was under way. Nothing is asked of the other side but to read.
 
-use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt, stream};
 use rand::Rng;
@@ -79,7 +88,9 @@ impl Restorer {
                 continue;
             };
             self.announce(&order);
-            let mut restoring = pin!(self.restore(&order.restore));
+            // How often the same errand was given again, by a newer assignment.
+            let again = AtomicU64::new(0);
+            let mut restoring = pin!(self.restore(&order.restore, &again));
             let (mut done, mut epoch) = (false, order.epoch);
             loop {
                 tokio::select! {
@@ -88,9 +99,13 @@ impl Restorer {
                     changed = orders.changed() => if changed.is_err() { return },
                 }
                 match &*orders.borrow_and_update() {
-                    // A newer assignment with the same errand does not interrupt it. Once all was here it is
-                    // done over: the source may have filmed for the same failover again in between.
+                    // A newer assignment with the same errand does not interrupt it: it only has to look at
+                    // the source once more, which may have filmed for the same failover again in between.
+                    // Once all was here it is done over.
                     Some(newer) if newer.restore == order.restore && (!done || newer.epoch == epoch) => {
+                        if newer.epoch != epoch {
+                            again.fetch_add(1, Ordering::Relaxed);
+                        }
                         epoch = newer.epoch;
                         self.announce(newer);
                     }
@@ -135,8 +150,8 @@ impl Restorer {
         });
     }
 
-    /// Ends when everything is here.
-    async fn restore(&self, restore: &Restore) {
+    /// Ends when everything is here that the source had when it was asked after the last time that `again` grew.
+    async fn restore(&self, restore: &Restore, again: &AtomicU64) {
         tracing::info!(failover = %restore.failover, source = %restore.source, "fetching recordings");
         let mut tally = Tally::default();
         let mut pause = FIRST_PAUSE;
@@ -144,8 +159,17 @@ impl Restorer {
         let mut settled = Vec::new();
         loop {
             let before = tally.progress(Instant::now()).segments_done;
+            let asked = again.load(Ordering::Relaxed);
             let waiting = match self.round(restore, &mut tally, &mut settled).await {
-                Ok(true) => break,
+                Ok(true) => {
+                    self.sweep().await;
+                    // Nothing is awaited from here to the end: what is complete is complete for the epoch in
+                    // the report.
+                    if again.load(Ordering::Relaxed) == asked {
+                        break;
+                    }
+                    continue;
+                }
                 Ok(false) => {
                     pause = FIRST_PAUSE;
                     tokio::time::sleep(POLL).await;
@@ -160,7 +184,6 @@ impl Restorer {
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        self.sweep().await;
         self.tell_complete(restore, &mut tally);
     }
 
@@ -307,7 +330,7 @@ async fn attempt(
     archive: &Archive,
     remote: &Remote,
     segment: Segment,
-    received: Arc<std::sync::atomic::AtomicU64>,
+    received: Arc<AtomicU64>,
     floor: u64,
 ) -> Outcome {
     if archive.file(&segment.path).is_err() {

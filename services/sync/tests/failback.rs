@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use understudy_core::{
     assignment::{Assignment, Epoch, Films, Restore, Role},
     contract::{heartbeat::RestorationReport, segment::Segment},
@@ -161,7 +161,12 @@ impl Side {
         };
         let segments = archive.segments(filter).await.expect("an index");
         for segment in &segments {
-            assert_eq!(archive.verify(segment).await.expect("readable"), Verdict::Whole, "{}", segment.path);
+            assert_eq!(
+                archive.verify(segment).await.expect("readable"),
+                Verdict::Whole,
+                "{}",
+                segment.path
+            );
         }
         segments
     }
@@ -408,6 +413,80 @@ async fn g3_the_same_failover_again_fetches_what_was_recorded_since() {
 }
 
 #[tokio::test]
+async fn g3_a_newer_epoch_while_it_still_fetches_looks_at_the_source_once_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, target) = sides(folder.path());
+    let made = [0, 1].map(|index| source.segment(index, b"good"));
+    let manifest = |segments: &[Segment]| {
+        serde_json::json!({
+            "failover": failover(), "server": source.config.id, "complete": true, "segments": segments,
+        })
+    };
+    // Given a failback whose only segment is under way,
+    let (list, listed) = watch::channel(manifest(&made[..1]));
+    let (gate, gated) = watch::channel(false);
+    let address = held_at(listed, gated).await;
+    target.fetches_from(&source, address);
+    let fetching = target.start().await;
+    fetching
+        .until("the first list is known", |report| {
+            report.progress.segments_total == 1
+        })
+        .await;
+
+    // when the source films for the same failover again, of which this server hears only the end,
+    list.send_replace(manifest(&made));
+    let restore = Restore {
+        failover: failover(),
+        source: source.config.id.clone(),
+        address: format!("http://{address}"),
+    };
+    target.films(5, Some(restore));
+    fetching
+        .until("the newer epoch is known", |report| report.epoch.number == 5)
+        .await;
+    gate.send_replace(true);
+
+    // then it is complete only once what was filmed in between is here, too.
+    let report = fetching.complete().await;
+    assert_eq!((report.epoch.number, report.progress.segments_done), (5, 2));
+    assert_eq!(target.received().await, made);
+}
+
+#[tokio::test]
+async fn g2_a_file_that_can_not_be_opened_at_the_moment_is_not_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, target) = sides(folder.path());
+    let made = source.records(3, 1000).await;
+    // Given a file that the source can't open now, though nothing says that it is lost: as with too many
+    // open files (EMFILE), here ELOOP, which a test can bring about.
+    let (file, aside) = (source.file(&made[1]), folder.path().join("aside"));
+    fs::rename(&file, &aside).expect("it is moved");
+    std::os::unix::fs::symlink(&file, &file).expect("a loop");
+    source.hands_back();
+    let giving = source.start().await;
+    let base = format!("http://{}/v1/restorations/failover-1", giving.service.address());
+    let verdict = reqwest::get(format!("{base}/verdicts/{}", made[1].path)).await;
+    assert_eq!(
+        verdict.expect("an answer").status(),
+        500,
+        "not a word on whether it is whole"
+    );
+    target.fetches_from(&source, giving.service.address());
+    let fetching = target.start().await;
+    let report = fetching
+        .until("it says that it waits", |report| !report.waiting.is_empty())
+        .await;
+    assert!(report.damaged.is_empty(), "{report:?}");
+
+    // When it can be opened again, it is fetched.
+    fs::rename(&aside, &file).expect("it is moved back");
+    let report = fetching.complete().await;
+    assert!(report.damaged.is_empty(), "{report:?}");
+    assert_eq!(target.received().await, made);
+}
+
+#[tokio::test]
 async fn only_segments_of_that_failover_are_given_out() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = Side::new(folder.path(), "standby-a");
@@ -502,6 +581,28 @@ async fn warp_at(manifest: serde_json::Value, good: String) -> SocketAddr {
     let bytes = warp::path!("v1" / "restorations" / String / "segments" / ..)
         .and(warp::path::tail())
         .map(move |_, path: warp::path::Tail| if path.as_str() == good { "good" } else { "evil" });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(warp::serve(list.or(bytes)).incoming(listener).run());
+    address
+}
+
+/// A source of our own that lists what it is told to, and gives segments only once the gate is open.
+async fn held_at(listed: watch::Receiver<serde_json::Value>, gated: watch::Receiver<bool>) -> SocketAddr {
+    use warp::Filter as _;
+    let list = warp::path!("v1" / "restorations" / String / "manifest")
+        .map(move |_| warp::reply::json(&*listed.borrow()));
+    let bytes = warp::path!("v1" / "restorations" / String / "segments" / ..)
+        .and(warp::path::tail())
+        .then(move |_, _| {
+            let mut gate = gated.clone();
+            async move {
+                gate.wait_for(|open| *open).await.expect("the test goes on");
+                "good"
+            }
+        });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
