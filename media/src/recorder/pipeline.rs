@@ -21,8 +21,8 @@ use crate::camera::{
     frame::{AudioFormat, AudioFrame, VideoCodec, VideoFormat, VideoFrame},
 };
 
-/// How long a fragment is, in milliseconds: what a kill can cost.
-const FRAGMENT_MS: u32 = 250;
+/// How long a fragment is: what a kill can cost.
+const FRAGMENT: Duration = Duration::from_millis(250);
 /// How much may wait for the disk, in bytes of video: half a minute of a usual camera.
 const MAX_WAITING_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -37,12 +37,41 @@ pub(super) enum Event {
     Finished,
 }
 
+/// Pictures that wait to be handed over together: each hand-over wakes two threads of the pipeline, and until
+/// a fragment is whole nothing can be written anyway.
+#[derive(Debug, Default)]
+struct Batch {
+    pictures: Vec<gst::Buffer>,
+    /// When the fragment that they belong to began.
+    begin: Duration,
+}
+
+impl Batch {
+    /// Takes a picture. The one that is beyond the fragment ends it: it is handed over too, since the muxer
+    /// writes a fragment when it sees the picture after it.
+    fn take(&mut self, picture: gst::Buffer, dts: Duration) -> Option<gst::BufferList> {
+        self.pictures.push(picture);
+        if dts.saturating_sub(self.begin) < FRAGMENT {
+            return None;
+        }
+        self.begin = dts;
+        self.rest()
+    }
+
+    /// All that wait.
+    fn rest(&mut self) -> Option<gst::BufferList> {
+        let pictures = std::mem::take(&mut self.pictures);
+        (!pictures.is_empty()).then(|| pictures.into_iter().collect())
+    }
+}
+
 /// A pipeline that runs. Dropping it stops it, which blocks until its threads have ended.
 pub(super) struct Pipeline {
     pipeline: gst::Pipeline,
     video: AppSrc,
     audio: Option<AppSrc>,
     tap: Arc<Mutex<Tap>>,
+    batch: Mutex<Batch>,
 }
 
 /// Loads GStreamer and all elements that a recording needs, so that no camera waits for it. The first time
@@ -97,8 +126,11 @@ impl Pipeline {
     ) -> Result<Self, Fault> {
         let pipeline = gst::Pipeline::new();
         let mux = gst::ElementFactory::make("mp4mux")
-            .property("fragment-duration", FRAGMENT_MS)
+            .property("fragment-duration", u32::try_from(FRAGMENT.as_millis()).unwrap_or(u32::MAX))
             .property_from_str("fragment-mode", "dash-or-mss")
+            // Lets a whole fragment wait at its pad. Without, its thread and the parser's wake each other for
+            // each picture (GstAggregator); nothing is delayed, since no source here is live.
+            .property("latency", clock_time(4 * FRAGMENT))
             .build()
             .map_err(|error| broken(&error))?;
         let sink = gst::ElementFactory::make("filesink")
@@ -126,6 +158,7 @@ impl Pipeline {
             video,
             audio,
             tap,
+            batch: Mutex::default(),
         };
         pipeline
             .pipeline
@@ -144,11 +177,6 @@ impl Pipeline {
 
     /// Hands over a picture that is shown `pts` after the file's first.
     pub(super) fn push_video(&self, frame: &VideoFrame, pts: Duration, dts: Duration) -> Result<(), Fault> {
-        if self.video.current_level_bytes() > MAX_WAITING_BYTES {
-            let waiting = MAX_WAITING_BYTES / (1024 * 1024);
-            let detail = format!("the disk does not keep up: more than {waiting} MiB wait for it");
-            return Err(Fault::new(CameraFault::Storage, detail));
-        }
         let mut buffer = gst::Buffer::from_slice(frame.data.clone());
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_pts(clock_time(pts));
@@ -157,10 +185,24 @@ impl Pipeline {
                 buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
             }
         }
+        let whole = self.batch().take(buffer, dts);
+        whole.map_or(Ok(()), |pictures| self.hand_over(pictures))
+    }
+
+    fn hand_over(&self, pictures: gst::BufferList) -> Result<(), Fault> {
+        if self.video.current_level_bytes() > MAX_WAITING_BYTES {
+            let waiting = MAX_WAITING_BYTES / (1024 * 1024);
+            let detail = format!("the disk does not keep up: more than {waiting} MiB wait for it");
+            return Err(Fault::new(CameraFault::Storage, detail));
+        }
         self.video
-            .push_buffer(buffer)
+            .push_buffer_list(pictures)
             .map(drop)
             .map_err(|error| broken(&error))
+    }
+
+    fn batch(&self) -> std::sync::MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands over sound. That a file has no track for it, or that it has ended, is no error.
@@ -184,6 +226,11 @@ impl Pipeline {
     /// No more comes; [`Event::Finished`] follows.
     pub(super) fn end(&self) {
         self.end_audio();
+        let rest = self.batch().rest();
+        if let Some(pictures) = rest {
+            // Refused by a pipeline that failed, which has said so.
+            let _ = self.video.push_buffer_list(pictures);
+        }
         let _ = self.video.end_of_stream();
     }
 

@@ -13,26 +13,35 @@ use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, Plan, Rig, camera_name,
 use crate::usage::{cpu_seconds, resident_mib};
 
 /// Ours and ffmpeg take turns this often, so that a slow spell of the machine meets both.
-const ROUNDS: usize = 3;
-/// How long each turn is measured.
-const TURN: Duration = Duration::from_secs(10);
-/// Until the processes that were just started run evenly.
-const SETTLE: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 2;
+/// How long each records: from the start of its processes, and from when they run evenly.
+const TURN: Duration = Duration::from_secs(20);
+/// Until they run evenly: ffmpeg looks at a stream for five seconds before it records it.
+const SETTLE: Duration = Duration::from_secs(10);
 
-/// What was measured.
+/// What was measured. CPU is per camera, in per cent of one core.
 #[derive(Debug)]
 pub(crate) struct Recording {
-    /// CPU per camera, in per cent of one core.
-    pub(crate) cpu_percent: f64,
-    /// The same of ffmpeg.
-    pub(crate) cpu_percent_ffmpeg: f64,
+    /// Ours, and ffmpeg's.
+    pub(crate) ours: Cpu,
+    /// See `ours`.
+    pub(crate) ffmpeg: Cpu,
     /// Memory per camera above the base, in MiB.
     pub(crate) rss_mib_per_camera: f64,
     /// Memory of the recording service without cameras, in MiB.
     pub(crate) rss_mib_base: f64,
 }
 
-/// Measures with `cameras` cameras on one recording server.
+/// CPU time in relation to the time that was recorded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cpu {
+    /// Everything from the start of the processes.
+    pub(crate) whole: f64,
+    /// Once they run evenly.
+    pub(crate) steady: f64,
+}
+
+/// Measures with as many cameras as the plan has on one recording server.
 pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
     let (cameras, folder) = (plan.cameras, plan.folder.clone());
     let mut rig = Rig::start(Plan {
@@ -41,16 +50,47 @@ pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
     })
     .await?;
     sleep(SETTLE).await;
-    let pid = rig
-        .server("recorder-1")
-        .ingest
-        .pid()
-        .context("ingest does not run")?;
-    let rss_mib_base = resident_mib(pid)?;
-    let wanted = u32::try_from(cameras)?;
+    let rss_mib_base = resident_mib(pid(&mut rig)?)?;
     rig.api
         .add_cameras(&rig.cameras("recorder-1", 0..cameras)?)
         .await?;
+    all_film(&rig, cameras).await?;
+
+    let (mut ours, mut ffmpeg) = (Cpu::default(), Cpu::default());
+    let mut rss_mib: f64 = 0.0;
+    for round in 0..ROUNDS {
+        rig.server("recorder-1").ingest.stop().await;
+        // It films from its own disk at once, as after a restart of the machine.
+        rig.server("recorder-1").ingest.start()?;
+        let pid = pid(&mut rig)?;
+        ours.add(&[pid], cameras).await?;
+        rss_mib = rss_mib.max(resident_mib(pid)?);
+        all_film(&rig, cameras).await?;
+        rig.server("recorder-1").ingest.stop().await;
+        let ffmpegs = Ffmpegs::start(&rig, cameras, &folder.join(format!("ffmpeg-{round}")))?;
+        ffmpeg.add(&ffmpegs.pids(), cameras).await?;
+        drop(ffmpegs);
+        rig.server("recorder-1").ingest.start()?;
+        all_film(&rig, cameras).await?;
+    }
+    rig.stop().await;
+    Ok(Recording {
+        ours,
+        ffmpeg,
+        rss_mib_per_camera: (rss_mib - rss_mib_base) / cameras as f64,
+        rss_mib_base,
+    })
+}
+
+fn pid(rig: &mut Rig) -> anyhow::Result<i32> {
+    rig.server("recorder-1")
+        .ingest
+        .pid()
+        .context("ingest does not run")
+}
+
+async fn all_film(rig: &Rig, cameras: usize) -> anyhow::Result<()> {
+    let wanted = u32::try_from(cameras)?;
     eventually("all cameras to film", Duration::from_secs(60), async || {
         let view = rig
             .api
@@ -64,35 +104,26 @@ pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
         }
     })
     .await?;
-    sleep(SETTLE).await;
-
-    let (mut ours, mut theirs) = (0.0, 0.0);
-    for round in 0..ROUNDS {
-        ours += spent(&[pid], TURN).await?;
-        let ffmpegs = Ffmpegs::start(&rig, cameras, &folder.join(format!("ffmpeg-{round}")))?;
-        sleep(SETTLE).await;
-        theirs += spent(&ffmpegs.pids(), TURN).await?;
-    }
-    let rss_mib = resident_mib(pid)?;
-    rig.stop().await;
-    let turns = ROUNDS as f64 * TURN.as_secs_f64() * cameras as f64;
-    Ok(Recording {
-        cpu_percent: 100.0 * ours / turns,
-        cpu_percent_ffmpeg: 100.0 * theirs / turns,
-        rss_mib_per_camera: (rss_mib - rss_mib_base) / cameras as f64,
-        rss_mib_base,
-    })
+    Ok(())
 }
 
-async fn spent(pids: &[i32], during: Duration) -> anyhow::Result<f64> {
-    let total = || {
-        pids.iter()
-            .map(|pid| cpu_seconds(*pid))
-            .sum::<anyhow::Result<f64>>()
-    };
-    let before = total()?;
-    sleep(during).await;
-    Ok(total()? - before)
+impl Cpu {
+    /// Adds a turn of processes that were started just now.
+    async fn add(&mut self, pids: &[i32], cameras: usize) -> anyhow::Result<()> {
+        let total = || {
+            pids.iter()
+                .map(|pid| cpu_seconds(*pid))
+                .sum::<anyhow::Result<f64>>()
+        };
+        sleep(SETTLE).await;
+        let settled = total()?;
+        sleep(TURN - SETTLE).await;
+        let ended = total()?;
+        let share = 100.0 / (ROUNDS * cameras) as f64;
+        self.whole += ended * share / TURN.as_secs_f64();
+        self.steady += (ended - settled) * share / (TURN - SETTLE).as_secs_f64();
+        Ok(())
+    }
 }
 
 /// One ffmpeg per camera, as people record with it; they end when dropped.
