@@ -42,7 +42,8 @@ pub struct AgentConfig {
     /// For how long a recording service that was well may be gone or silent before it is called so, in
     /// milliseconds: the time its supervisor has to start it again.
     pub package_patience_ms: u64,
-    /// For how long after the agent's start the recording service may be starting, in milliseconds.
+    /// For how long after the agent's start the recording service may be starting, in milliseconds. Nobody
+    /// takes over meanwhile, and where only the agent came back from a fault nobody films either.
     pub package_starting_ms: u64,
     /// How often the recording volume is probed by a write and an fsync, in milliseconds.
     pub volume_interval_ms: u64,
@@ -59,7 +60,7 @@ impl Default for AgentConfig {
             ingest_url: "http://127.0.0.1:7611".to_owned(),
             package_interval_ms: 500,
             package_patience_ms: 1_000,
-            package_starting_ms: 60_000,
+            package_starting_ms: 10_000,
             volume_interval_ms: 2_000,
             volume_deadline_ms: 10_000,
         }
@@ -147,6 +148,13 @@ pub async fn run(
 }
 
 impl AgentConfig {
+    fn patience(&self) -> Patience {
+        Patience {
+            starting: Duration::from_millis(self.package_starting_ms),
+            trouble: Duration::from_millis(self.package_patience_ms),
+        }
+    }
+
     fn validate(&self) -> Result<(), AgentError> {
         if !INTERVALS_MS.contains(&self.interval_ms) {
             return Err(AgentError::Config {
@@ -294,11 +302,7 @@ async fn watch_package(
     let shutdown = process.shutdown();
     let url = format!("{}/healthz", config.ingest_url.trim_end_matches('/'));
     let interval = Duration::from_millis(config.package_interval_ms);
-    let patience = Patience {
-        starting: Duration::from_millis(config.package_starting_ms),
-        trouble: Duration::from_millis(config.package_patience_ms),
-    };
-    let mut watch = PackageWatch::new(patience, clock::now().monotonic);
+    let mut watch = PackageWatch::new(config.patience(), clock::now().monotonic);
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -319,5 +323,22 @@ async fn watch_package(
             *old = verdict;
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use understudy_core::{contract::heartbeat::PackageState, time::Monotonic};
+
+    use super::*;
+
+    #[test]
+    fn c4_where_only_the_agent_comes_back_its_absent_service_is_named_within_ten_seconds() {
+        let mut watch = PackageWatch::new(AgentConfig::default().patience(), Monotonic(Duration::ZERO));
+        let refused = || package::Look::Refused("connection refused".to_owned());
+        let starting = watch.step(refused(), Monotonic(Duration::from_millis(500)));
+        assert_eq!(starting.state, PackageState::Starting);
+        let named = watch.step(refused(), Monotonic(Duration::from_secs(10)));
+        assert_eq!(named.state, PackageState::Crashed);
     }
 }
