@@ -4,6 +4,7 @@ mod archive;
 mod broker;
 mod cameras;
 mod configuration;
+mod crash;
 mod demo;
 mod failback;
 mod licenses;
