@@ -108,7 +108,10 @@ mod tests {
         for (floor, kept) in [(512, 512), (1024, 512), (0, 0)] {
             let refused = free(floor, kept).checked().expect_err("it would wait for ever");
             let text = refused.to_string();
-            assert!(text.contains("sync.free_floor_mib") && text.contains("ingest.keep_free_mib"), "{text}");
+            assert!(
+                text.contains("sync.free_floor_mib") && text.contains("ingest.keep_free_mib"),
+                "{text}"
+            );
         }
     }
 

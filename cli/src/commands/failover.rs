@@ -285,12 +285,17 @@ fn detail(view: &FailoverView) -> String {
             .map(|step| format!("  {}  {:<26}{}", time(step.at), phase(step.phase), step.what)),
     );
     if !view.damaged.is_empty() {
-        lines.push("not handed back".into());
+        lines.push(format!("not handed back ({} segments)", view.damaged_count));
         lines.extend(
             view.damaged
                 .iter()
                 .map(|one| format!("  {}: {}", one.path, one.reason)),
         );
+        let named = u64::try_from(view.damaged.len()).unwrap_or(u64::MAX);
+        let more = view.damaged_count.saturating_sub(named);
+        if more > 0 {
+            lines.push(format!("  and {more} more"));
+        }
     }
     lines.join("\n")
 }

@@ -254,8 +254,15 @@ pub struct FailoverView {
     pub disabled: Vec<CameraId>,
     /// How far the restoration is.
     pub progress: Progress,
-    /// What could not be handed back.
+    /// Failover servers with recordings of this failover that nobody has a list of yet: how much they have is
+    /// unknown, and `progress` says nothing of it.
+    #[serde(default)]
+    pub unread: Vec<ServerId>,
+    /// What could not be handed back; the first thousand.
     pub damaged: Vec<DamagedSegment>,
+    /// How many segments could not be.
+    #[serde(default)]
+    pub damaged_count: u64,
     /// Why this failover server: each candidate and what spoke for or against it.
     pub selection: Vec<Considered>,
     /// Whether the licences are where they belong.

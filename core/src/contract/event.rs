@@ -106,8 +106,11 @@ pub enum Event {
         stand_in: ServerId,
         /// What was handed back.
         progress: Progress,
-        /// What could not be handed back.
+        /// What could not be handed back; the first thousand.
         damaged: Vec<DamagedSegment>,
+        /// How many segments could not be.
+        #[serde(default)]
+        damaged_count: u64,
     },
     /// It ended otherwise.
     #[serde(rename = "failover.aborted")]

@@ -62,6 +62,8 @@ impl Failover {
             delivered: Progress::default(),
             fetching_waits: String::new(),
             damaged: Vec::new(),
+            damaged_count: 0,
+            damaged_before: 0,
             selection: Vec::new(),
             waits_for: String::new(),
             steps: Vec::new(),
@@ -149,24 +151,41 @@ impl Failover {
         let total = self.total_progress();
         let segments = total.segments_total.saturating_sub(total.segments_done);
         let bytes = total.bytes_total.saturating_sub(total.bytes_done);
-        let unread: Vec<&str> = self
-            .holders
-            .iter()
-            .filter(|holder| holder.holding == Holding::Owes && self.source.as_ref() != Some(&holder.server))
-            .map(|holder| holder.server.as_str())
-            .collect();
-        let more = if unread.is_empty() {
-            String::new()
+        let minutes = total.recorded_ms_total.saturating_sub(total.recorded_ms_done) / 60_000;
+        let listed = (segments > 0).then(|| {
+            format!("{segments} segment(s), {bytes} bytes are lost ({minutes} min of recordings, summed over cameras)")
+        });
+        let unread: Vec<String> = self.unread().iter().map(ToString::to_string).collect();
+        let unread = (!unread.is_empty()).then(|| {
+            let whose = unread.join(" and ");
+            format!("everything that {whose} recorded is lost; how much is unknown")
+        });
+        let lost: Vec<String> = listed.into_iter().chain(unread).collect();
+        let lost = if lost.is_empty() {
+            "nothing is lost".to_owned()
         } else {
-            format!(", and everything that {} recorded", unread.join(" and "))
+            lost.join(", and ")
         };
         self.note(
             Phase::Restoring,
-            format!("{by} stops the synchronisation: {segments} segment(s), {bytes} bytes are lost{more}"),
+            format!("{by} stops the synchronisation: {lost}"),
             now,
         );
         self.drop_recordings();
         Ok(())
+    }
+
+    /// Failover servers that have recordings of this failover of which nobody has read a list yet: the progress
+    /// says nothing of them.
+    pub(super) fn unread(&self) -> Vec<ServerId> {
+        let read =
+            |server: &ServerId| self.source.as_ref() == Some(server) && self.progress.segments_total > 0;
+        let has = |holding: Holding| matches!(holding, Holding::Owes | Holding::Films);
+        self.holders
+            .iter()
+            .filter(|holder| has(holder.holding) && !read(&holder.server))
+            .map(|holder| holder.server.clone())
+            .collect()
     }
 
     /// The copies on the failover servers are to be erased, delivered or not.

@@ -196,7 +196,7 @@ impl Failover {
         self.waits_for.clear();
         self.source = None;
         self.ended_at = Some(now.wall);
-        let what = match self.damaged.len() {
+        let what = match self.damaged_count {
             0 => "everything is back; the copies are erased".to_owned(),
             n => format!("everything that can be had is back, {n} segment(s) could not be"),
         };
@@ -207,6 +207,7 @@ impl Failover {
             stand_in,
             progress: self.total_progress(),
             damaged: self.damaged.clone(),
+            damaged_count: self.damaged_count,
         }]
     }
 
@@ -229,6 +230,10 @@ impl Failover {
                 self.damaged.push(segment.clone());
             }
         }
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        // A report names all of its source; a source that is asked again may name fewer.
+        let named = self.damaged_before + count(report.damaged.len());
+        self.damaged_count = named.max(count(self.damaged.len()));
         let event = moved.then(|| Event::FailoverProgress {
             failover: self.id.clone(),
             server: self.server.clone(),
@@ -236,6 +241,7 @@ impl Failover {
         });
         if report.complete {
             self.delivered = self.total_progress();
+            self.damaged_before = self.damaged_count;
             self.progress = Progress::default();
             self.source = None;
             self.fetching_waits.clear();

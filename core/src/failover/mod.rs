@@ -74,8 +74,14 @@ pub struct Failover {
     pub delivered: Progress,
     /// Why fetching does not go on, by the recording server's own word; empty while it does.
     pub fetching_waits: String,
-    /// What could not be handed back.
+    /// What could not be handed back; the first thousand.
     pub damaged: Vec<DamagedSegment>,
+    /// How many segments could not be.
+    #[serde(default)]
+    pub damaged_count: u64,
+    /// Of these, the ones of sources before this one.
+    #[serde(default)]
+    pub damaged_before: u64,
     /// Why this failover server.
     pub selection: Vec<Considered>,
     /// What it waits for, in words; empty when for nothing.
@@ -253,7 +259,9 @@ impl Failover {
                 .map(|holder| holder.disabled.clone())
                 .unwrap_or_default(),
             progress: self.total_progress(),
+            unread: self.unread(),
             damaged: self.damaged.clone(),
+            damaged_count: self.damaged_count,
             selection: self.selection.clone(),
             licenses_settled: self.licenses_settled(),
             steps: self.steps.clone(),

@@ -302,6 +302,30 @@ fn g4_a_stand_in_is_free_only_when_it_says_that_it_has_erased() {
 }
 
 #[test]
+fn g2_what_could_not_be_handed_back_is_counted_beyond_the_names_that_are_kept() {
+    let mut rig = Rig::restoring();
+    let epoch = rig.assignment("recorder-1").epoch;
+    let damaged = (0..1500).map(|number| understudy_core::contract::heartbeat::DamagedSegment {
+        path: format!("cam/{number}.mp4"),
+        camera: understudy_core::ids::CameraId::new("cam").expect("an id"),
+        start: understudy_core::time::Timestamp(0),
+        end: understudy_core::time::Timestamp(60_000),
+        reason: "its disk".to_owned(),
+    });
+    let damaged: Vec<_> = damaged.collect();
+    // Said again and again, as reports are.
+    for complete in [false, false, true] {
+        rig.restoration_without(epoch, 10, complete, damaged.clone());
+    }
+    rig.obeys("failover-1");
+    let failover = rig.newest();
+    assert_eq!(failover.phase, Phase::Completed);
+    assert_eq!((failover.damaged.len(), failover.damaged_count), (1000, 1500));
+    let last = failover.steps.last().expect("steps");
+    assert!(last.what.contains("1500 segment(s)"), "{last:?}");
+}
+
+#[test]
 fn g2_remove_hands_nothing_back_and_erases() {
     let mut rig = Rig::serving(Policy {
         failback: Failback::Remove,
@@ -334,6 +358,30 @@ fn g5_stopping_the_restoration_says_what_is_lost_and_erases() {
         "{steps:?}"
     );
     assert_eq!(rig.assignment("failover-1").erase.len(), 1);
+}
+
+#[test]
+fn g5_what_nobody_has_a_list_of_is_not_called_nothing() {
+    let mut rig = Rig::restoring();
+    let failover = rig.newest();
+    assert_eq!(failover.unread, [server_id("failover-1")]);
+    assert_eq!(failover.progress.segments_total, 0);
+    rig.ok(Request::StopRestoration {
+        failover: failover.id,
+        by: "anna".to_owned(),
+    });
+    let steps = rig.newest().steps;
+    let said = "everything that failover-1 recorded is lost; how much is unknown";
+    assert!(steps.iter().any(|step| step.what.contains(said)), "{steps:?}");
+    assert!(rig.newest().unread.is_empty(), "nothing is owed any more");
+}
+
+#[test]
+fn g5_of_what_is_listed_the_rest_is_known() {
+    let mut rig = Rig::restoring();
+    let epoch = rig.assignment("recorder-1").epoch;
+    rig.restoration(epoch, 0, false);
+    assert!(rig.newest().unread.is_empty());
 }
 
 #[test]

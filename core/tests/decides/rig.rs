@@ -9,7 +9,8 @@ use understudy_core::{
         api::{FailoverView, Phase, Problem},
         event::Event,
         heartbeat::{
-            CameraStatus, Observation, Package, Paths, Progress, RestorationReport, ServerReport, Storage,
+            CameraStatus, DamagedSegment, Observation, Package, Paths, Progress, RestorationReport,
+            ServerReport, Storage,
         },
         rpc::{LicenseRequest, OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
@@ -309,6 +310,17 @@ impl Rig {
 
     /// The recording server says how far it has fetched.
     pub(crate) fn restoration(&mut self, epoch: Epoch, done: u64, complete: bool) {
+        self.restoration_without(epoch, done, complete, Vec::new());
+    }
+
+    /// The same, and what it could not fetch.
+    pub(crate) fn restoration_without(
+        &mut self,
+        epoch: Epoch,
+        done: u64,
+        complete: bool,
+        damaged: Vec<DamagedSegment>,
+    ) {
         let failover = self.newest();
         self.step(Input::Restoration(RestorationReport {
             server: failover.server,
@@ -325,7 +337,7 @@ impl Rig {
                 recorded_ms_done: done * 60_000,
             },
             complete,
-            damaged: Vec::new(),
+            damaged,
             waiting: String::new(),
         }));
     }

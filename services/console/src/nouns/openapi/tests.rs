@@ -317,7 +317,9 @@ fn failovers_are_as_described() {
             takeover_ms: Some(300),
             disabled: vec![id("gate")],
             progress: Progress::default(),
+            unread: vec![id("standby-1")],
             damaged: vec![damaged],
+            damaged_count: 1,
             selection: vec![Considered {
                 server: id("standby-1"),
                 chosen: true,
