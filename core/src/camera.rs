@@ -65,8 +65,9 @@ impl Camera {
 pub struct Credentials {
     /// The user's name.
     pub username: String,
-    /// The password, in clear: it is encrypted with its whole bundle, on its way and on disk. Left out wherever
-    /// a camera is shown, hence the default.
+    /// The password, in clear: it is encrypted with its whole bundle, on its way and on the servers' disks. The
+    /// host's database holds it in clear, readable for the service's user only. Left out wherever a camera is
+    /// shown, hence the default.
     #[serde(default)]
     pub password: String,
 }

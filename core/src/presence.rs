@@ -1,7 +1,8 @@
 //! Which servers are alive, and whether the host could tell: the monitor's pure part.
 //!
 //! Beats come in on two paths, the broker and a direct connection; out come observations, on each change and
-//! every second. Silence is measured from the last beat on any path. Nothing here decides on a failover.
+//! every second. Silence is measured from the last beat on any path, or from the moment since which the host can
+//! hear, if that is later. Nothing here decides on a failover.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,9 +20,9 @@ const MISSED_BEATS: u32 = 2;
 const LATENESS: Duration = Duration::from_millis(150);
 /// Servers whose silence began within this time of one another vanished together.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// For how long the host is taken for blind after it sees again: one server is heard first, and the others'
-/// beats are given the time to come in too, before their silence counts.
-const SEES_AGAIN: Duration = Duration::from_secs(3);
+/// For how long the host is taken for blind, once it sees again, for a server that it has not heard since: each
+/// takes its own time to connect again, up to 5 s between two tries, and then some to sign in.
+const SEES_AGAIN: Duration = Duration::from_secs(15);
 /// The longest interval that a beat may claim, so that a wrong one does not hide a dead server.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// The evidence kept of one server: the newest lines.
@@ -82,8 +83,6 @@ pub struct Presence {
     broker_down: Option<String>,
     /// Where nothing may be concluded from silence, as of the last tick.
     blind: Blindness,
-    /// When the host was last blind, and where.
-    blinded: Vec<(Monotonic, Blindness)>,
 }
 
 /// Where nothing may be concluded from silence, and why.
@@ -91,8 +90,8 @@ pub struct Presence {
 pub struct Blindness {
     /// Anywhere: the host's own link to the broker is down, and nobody is heard directly.
     pub everywhere: Option<String>,
-    /// In these domains: all their servers vanished at once. A domain of which one is still heard is in
-    /// reach, so that the silence of the others is their own.
+    /// In these domains: none of their servers is heard, and the last ones went at once. A domain of which one
+    /// is still heard is in reach, so that the silence of the others is their own.
     pub domains: BTreeMap<DomainId, String>,
 }
 
@@ -125,6 +124,8 @@ struct Subject {
     storage: Storage,
     evidence: Vec<Evidence>,
     said: Option<(Observation, Monotonic)>,
+    /// Until when, by the last tick that found so, the host could not have heard it, and why.
+    deaf: Option<(Monotonic, String)>,
 }
 
 impl Presence {
@@ -135,7 +136,6 @@ impl Presence {
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
             blind: Blindness::default(),
-            blinded: Vec::new(),
         }
     }
 
@@ -186,31 +186,22 @@ impl Presence {
         &self.blind
     }
 
-    /// Looks where it is blind; where it was a moment ago counts too.
+    /// Looks where it is blind, and notes for each server until when it could not have been heard.
     fn look(&mut self, now: Monotonic) {
-        let seen = self.cut_off(now);
-        self.blinded.retain(|(at, _)| now.since(*at) < SEES_AGAIN);
-        self.blind = seen.clone();
-        for (_, before) in self.blinded.iter().rev() {
-            self.blind.everywhere = self.blind.everywhere.take().or(before.everywhere.clone());
-            for (domain, why) in &before.domains {
-                self.blind
-                    .domains
-                    .entry(domain.clone())
-                    .or_insert_with(|| why.clone());
+        self.blind = self.cut_off(now);
+        for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
+            let why = self.blind.of(&subject.domain).map(ToOwned::to_owned);
+            let why = why.or_else(|| subject.unreachable_without_broker(self.broker_down.as_deref()));
+            if let Some(why) = why {
+                subject.deaf = Some((now, why));
             }
-        }
-        if seen.is_any() {
-            // The last one of the same kind is replaced: there is one for each change, not one for each tick.
-            self.blinded.retain(|(_, before)| *before != seen);
-            self.blinded.push((now, seen));
         }
     }
 
     fn cut_off(&self, now: Monotonic) -> Blindness {
         let mut domains: BTreeMap<&DomainId, Vec<&Subject>> = BTreeMap::new();
         let mut directly = false;
-        for subject in self.servers.values().filter(|subject| subject.ever_heard) {
+        for subject in self.servers.values() {
             directly |= subject.paths(now).direct;
             domains.entry(&subject.domain).or_default().push(subject);
         }
@@ -224,14 +215,7 @@ impl Presence {
         }
         let cut_off = domains
             .into_iter()
-            .filter(|(_, known)| vanished_together(known, now))
-            .map(|(domain, known)| {
-                let why = format!(
-                    "all {} servers of {domain} vanished at once: more likely the host is cut off from it",
-                    known.len()
-                );
-                (domain.clone(), why)
-            });
+            .filter_map(|(domain, known)| Some((domain.clone(), vanished_together(domain, &known, now)?)));
         Blindness {
             everywhere: None,
             domains: cut_off.collect(),
@@ -239,15 +223,31 @@ impl Presence {
     }
 }
 
-/// Whether there are several, none of them is heard, and they went together.
-fn vanished_together(known: &[&Subject], now: Monotonic) -> bool {
-    let first = known.iter().map(|subject| subject.last).min();
-    let last = known.iter().map(|subject| subject.last).max();
-    known.len() >= 2
-        && known.iter().all(|subject| !subject.is_heard(now))
-        && last
-            .zip(first)
-            .is_some_and(|(last, first)| last.since(first) <= AT_ONCE)
+/// Why the silence of a whole domain proves nothing, if it does not: none of its servers is heard, and of those
+/// whose silence counts the last ones, two at least, went at once. One that was never heard is silent from the
+/// start of watching: so they all are when the monitor itself has just started.
+fn vanished_together(domain: &DomainId, known: &[&Subject], now: Monotonic) -> Option<String> {
+    if known.iter().any(|subject| subject.is_heard(now)) {
+        return None;
+    }
+    let last = known.iter().map(|subject| subject.last).max()?;
+    let together = known
+        .iter()
+        .filter(|subject| subject.excuse(now).is_some() || last.since(subject.last) <= AT_ONCE)
+        .count();
+    if together < 2 {
+        return None;
+    }
+    let all = known.len();
+    Some(if known.iter().any(|subject| subject.ever_heard) {
+        format!(
+            "{together} of {all} servers of {domain} vanished at once, and none is heard: more likely the host is cut off from it"
+        )
+    } else {
+        format!(
+            "none of the {all} servers of {domain} has been heard since the monitor started: the host may be cut off from it"
+        )
+    })
 }
 
 impl Default for Presence {
@@ -269,6 +269,7 @@ impl Subject {
             storage: Storage::default(),
             evidence: Vec::new(),
             said: None,
+            deaf: None,
         }
     }
 
@@ -285,9 +286,13 @@ impl Subject {
         self.storage = beat.storage;
     }
 
+    /// For how long a path is alive after a beat on it.
+    fn worth(&self) -> Duration {
+        self.interval * MISSED_BEATS + LATENESS
+    }
+
     fn paths(&self, now: Monotonic) -> Paths {
-        let worth = self.interval * MISSED_BEATS + LATENESS;
-        let alive = |last: Option<Monotonic>| last.is_some_and(|at| now.since(at) < worth);
+        let alive = |last: Option<Monotonic>| last.is_some_and(|at| now.since(at) < self.worth());
         Paths {
             broker: alive(self.broker),
             direct: alive(self.direct),
@@ -299,13 +304,45 @@ impl Subject {
         paths.broker || paths.direct
     }
 
+    /// Why the host could not hear it a moment ago, if it has not been heard since: its silence does not count yet.
+    fn excuse(&self, now: Monotonic) -> Option<&str> {
+        let (until, why) = self.deaf.as_ref()?;
+        let unheard_since = self.last < *until || !self.ever_heard;
+        (unheard_since && now.since(*until) < SEES_AGAIN).then_some(why.as_str())
+    }
+
+    /// Why nothing is to be heard of it while the host's link to the broker is down: nothing came directly from
+    /// it even before, so that the broker was its only path.
+    fn unreachable_without_broker(&self, down: Option<&str>) -> Option<String> {
+        let down = down?;
+        let had_direct_path = match (self.broker, self.direct) {
+            (Some(broker), Some(direct)) => broker.since(direct) < self.worth(),
+            (_, direct) => direct.is_some(),
+        };
+        (!had_direct_path).then(|| {
+            format!("the host has no link to the broker ({down}), and this server is heard in no other way")
+        })
+    }
+
+    /// For how long nothing was heard of it although the host could hear.
+    fn silent(&self, blind: bool, now: Monotonic) -> Duration {
+        match &self.deaf {
+            Some((until, _)) if !blind => now.since(self.last.max(*until)),
+            _ => now.since(self.last),
+        }
+    }
+
     fn speak(&mut self, server: &ServerId, blind: &Blindness, now: Moment) -> Option<Seen> {
-        let blind = blind.of(&self.domain);
         let paths = self.paths(now.monotonic);
-        let silent = if paths.broker || paths.direct {
-            Duration::ZERO
-        } else {
-            now.monotonic.since(self.last)
+        let heard = paths.broker || paths.direct;
+        let blind = match heard {
+            true => None,
+            false => blind.of(&self.domain).or(self.excuse(now.monotonic)),
+        };
+        let blind = blind.map(ToOwned::to_owned);
+        let silent = match heard {
+            true => Duration::ZERO,
+            false => self.silent(blind.is_some(), now.monotonic),
         };
         let mut observation = Observation {
             server: server.clone(),
@@ -329,7 +366,7 @@ impl Subject {
             return None;
         }
         for transition in &transitions {
-            self.note(*transition, &observation, blind, now);
+            self.note(*transition, &observation, blind.as_deref(), now);
         }
         observation.evidence.clone_from(&self.evidence);
         self.said = Some((observation.clone(), now.monotonic));

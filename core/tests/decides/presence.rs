@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use understudy_core::{
-    contract::heartbeat::{Heartbeat, Package, Storage},
+    contract::heartbeat::{Heartbeat, Observation, Package, Storage},
     ids::DomainId,
     presence::{Path, Presence, Seen, Transition},
     time::{Moment, Monotonic, Timestamp},
@@ -69,6 +69,13 @@ fn transitions(seen: &[Seen], server: &str) -> Vec<Transition> {
         .collect()
 }
 
+fn last_of(seen: &[Seen], server: &str) -> Observation {
+    let of_it = seen
+        .iter()
+        .rfind(|seen| seen.observation.server == server_id(server));
+    of_it.expect("it is spoken of each second").observation.clone()
+}
+
 const BOTH: [(Path, &str); 2] = [(Path::Broker, "a"), (Path::Direct, "a")];
 
 #[test]
@@ -130,9 +137,123 @@ fn all_servers_of_a_domain_gone_at_once_means_that_the_host_is_cut_off() {
 
     // One is heard first when the line is back: the others' beats are on their way.
     let seen = table.pass(1000, &[(Path::Broker, "a")]);
+    assert!(last_of(&seen, "b").blind && last_of(&seen, "c").blind);
+    let seen = table.pass(1000, &all);
+    assert!(
+        seen.iter()
+            .all(|seen| !seen.observation.blind || seen.observation.silent_ms > 0)
+    );
+    assert!(["a", "b", "c"].iter().all(|server| !last_of(&seen, server).blind));
+}
+
+#[test]
+fn a_domain_of_which_one_is_dead_already_may_still_be_cut_off() {
+    let mut table = Table::new();
+    table.pass(
+        2000,
+        &[(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")],
+    );
+    table.pass(60_000, &[(Path::Broker, "b"), (Path::Broker, "c")]);
+    let seen = table.pass(2000, &[]);
+    assert!(last_of(&seen, "b").blind && last_of(&seen, "c").blind);
+}
+
+#[test]
+fn silence_from_before_the_host_saw_again_does_not_count_and_each_is_given_time_to_connect() {
+    let mut table = Table::new();
+    let all = [(Path::Broker, "a"), (Path::Broker, "b")];
+    table.pass(2000, &all);
+    table.pass(60_000, &[]);
+    // a is back at once, b takes as long as its pause between two tries and its connecting last.
+    let seen = table.pass(9000, &[(Path::Broker, "a")]);
+    assert!(
+        seen.iter()
+            .filter(|seen| seen.observation.server == server_id("b"))
+            .all(|seen| seen.observation.blind)
+    );
+    let seen = table.pass(1000, &all);
+    assert_eq!(
+        (last_of(&seen, "b").silent_ms, last_of(&seen, "b").blind),
+        (0, false)
+    );
+    // Whoever was heard since is missed as fast as ever.
+    let seen = table.pass(1000, &[(Path::Broker, "a")]);
+    assert!(!last_of(&seen, "b").blind);
+    assert!(last_of(&seen, "b").silent_ms >= 600);
+}
+
+#[test]
+fn one_that_does_not_come_back_with_the_others_is_missed_from_the_moment_of_seeing_again() {
+    let mut table = Table::new();
+    table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
+    table.pass(60_000, &[]);
+    let seen = table.pass(20_000, &[(Path::Broker, "a")]);
+    let first = seen
+        .iter()
+        .find(|seen| seen.observation.server == server_id("b") && !seen.observation.blind)
+        .expect("the host can tell in the end");
+    assert!(
+        (14_000..=16_000).contains(&first.observation.silent_ms),
+        "{}",
+        first.observation.silent_ms
+    );
+}
+
+#[test]
+fn k3_a_monitor_that_starts_while_a_domain_is_cut_off_is_blind_until_it_hears_one() {
+    let mut table = Table::new();
+    let domain = DomainId::new("east").expect("an id");
+    let moment = table.moment();
+    let enrolled = ["a", "b"].map(|id| (server_id(id), domain.clone()));
+    table.presence.watch(enrolled, moment);
+    let seen = table.pass(30_000, &[]);
     assert!(seen.iter().all(|seen| seen.observation.blind));
-    let seen = table.pass(5000, &all);
-    assert!(!seen.last().expect("spoken of each second").observation.blind);
+
+    let seen = table.pass(14_000, &[(Path::Broker, "a")]);
+    assert!(!last_of(&seen, "a").blind);
+    assert!(last_of(&seen, "b").blind, "it is given time to connect");
+    let seen = table.pass(3000, &[(Path::Broker, "a")]);
+    assert!(!last_of(&seen, "b").blind, "it is dead, and the others show it");
+    assert!(last_of(&seen, "b").silent_ms >= 14_000);
+}
+
+#[test]
+fn a_lone_server_of_a_domain_is_missed_even_if_another_one_was_never_heard() {
+    let mut table = Table::new();
+    let domain = DomainId::new("east").expect("an id");
+    let moment = table.moment();
+    table.presence.watch([(server_id("a"), domain.clone())], moment);
+    let seen = table.pass(3000, &[]);
+    assert!(!last_of(&seen, "a").blind, "there is no other to go by");
+    table.pass(20_000, &BOTH);
+    let moment = table.moment();
+    table.presence.watch(
+        [(server_id("a"), domain.clone()), (server_id("new"), domain)],
+        moment,
+    );
+    table.pass(20_000, &BOTH);
+    let seen = table.pass(3000, &[]);
+    assert!(!last_of(&seen, "a").blind);
+}
+
+#[test]
+fn a_server_that_the_broker_alone_leads_to_is_not_missed_while_the_broker_is_down() {
+    let mut table = Table::new();
+    let all = [(Path::Broker, "a"), (Path::Direct, "a"), (Path::Broker, "b")];
+    table.pass(2000, &all);
+    let moment = table.moment();
+    table
+        .presence
+        .broker(Some("connection refused".to_owned()), moment);
+    let seen = table.pass(10_000, &[(Path::Direct, "a")]);
+    assert!(seen.iter().all(|seen| seen.observation.server == server_id("a")
+        || seen.observation.blind
+        || seen.observation.silent_ms == 0));
+    assert!(!last_of(&seen, "a").blind);
+    let moment = table.moment();
+    table.presence.broker(None, moment);
+    let seen = table.pass(8000, &BOTH);
+    assert!(last_of(&seen, "b").blind, "it is given time to connect");
 }
 
 #[test]
