@@ -1,7 +1,13 @@
 //! From the outbox to the broker: messages that were stored with the change that they tell of leave at once,
 //! and again after a crash, until the broker has confirmed them.
 
-use std::{collections::BTreeMap, error::Error, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tokio::sync::Notify;
@@ -20,8 +26,13 @@ pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Whoever keeps an outbox.
 pub trait OutboxSource: Send + Sync + 'static {
-    /// The oldest messages that were not sent, `limit` at most, with their numbers.
-    fn pending(&self, limit: usize) -> impl Future<Output = Result<Vec<(i64, Message)>, SourceError>> + Send;
+    /// The oldest messages after number `after` (0: from the first one on) that were not sent, `limit` at
+    /// most, with their numbers. What can't be read is not among them: the source sets it aside and says so.
+    fn pending(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(i64, Message)>, SourceError>> + Send;
 
     /// These were sent.
     fn sent(&self, ids: &[i64]) -> impl Future<Output = Result<(), SourceError>> + Send;
@@ -37,22 +48,13 @@ pub fn pump<S: OutboxSource>(bus: Bus, source: S, wake: Arc<Notify>, process: &P
     process.spawn("outbox", async move {
         let mut link = bus.link();
         loop {
-            let again = match round(&bus, &source).await {
-                Ok(again) => {
-                    condition.ready();
-                    again
-                }
-                Err(error) => {
-                    condition.not_ready(format!("the outbox can't be read: {error}"));
-                    false
-                }
-            };
+            match round(&bus, &source).await {
+                Ok(()) => condition.ready(),
+                Err(error) => condition.not_ready(format!("the outbox can't be read: {error}")),
+            }
             if shutdown.is_cancelled() {
                 // The last round began after the last change.
                 return;
-            }
-            if again {
-                continue;
             }
             tokio::select! {
                 () = wake.notified() => {}
@@ -65,35 +67,51 @@ pub fn pump<S: OutboxSource>(bus: Bus, source: S, wake: Arc<Notify>, process: &P
     });
 }
 
-/// Sends what is pending; returns whether there may be more to send at once.
-async fn round<S: OutboxSource>(bus: &Bus, source: &S) -> Result<bool, SourceError> {
-    if *bus.link().borrow() != Link::Up {
-        return Ok(false);
+/// Messages that leave in their order: exchange, and routing key.
+type Series = (String, String);
+
+fn series(message: &Message) -> Series {
+    // One order for all facts; for everything else one for each receiver.
+    let key = if message.exchange == names::EVENTS {
+        String::new()
+    } else {
+        message.routing_key.clone()
+    };
+    (message.exchange.clone(), key)
+}
+
+/// Sends what is pending, page by page up to the end. What can't be sent stays, and so does what comes after it
+/// in its series: however many pages that fills, the others' turn comes.
+async fn round<S: OutboxSource>(bus: &Bus, source: &S) -> Result<(), SourceError> {
+    let mut stuck: BTreeSet<Series> = BTreeSet::new();
+    let mut after = 0;
+    while *bus.link().borrow() == Link::Up {
+        let page = source.pending(after, BATCH).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        let mut pending: BTreeMap<Series, Vec<(i64, Message)>> = BTreeMap::new();
+        for (id, message) in page {
+            let series = series(&message);
+            if !stuck.contains(&series) {
+                pending.entry(series).or_default().push((id, message));
+            }
+        }
+        let sending = pending.into_iter().map(|(series, messages)| async move {
+            let count = messages.len();
+            let sent = send(bus, messages).await;
+            let stuck = (sent.len() < count).then_some(series);
+            (sent, stuck)
+        });
+        let mut sent = Vec::new();
+        for (ids, series) in join_all(sending).await {
+            sent.extend(ids);
+            stuck.extend(series);
+        }
+        if !sent.is_empty() {
+            source.sent(&sent).await?;
+        }
     }
-    let pending = source.pending(BATCH).await?;
-    let full = pending.len() == BATCH;
-    if pending.is_empty() {
-        return Ok(false);
-    }
-    let mut series: BTreeMap<(String, String), Vec<(i64, Message)>> = BTreeMap::new();
-    for (id, message) in pending {
-        // One order for all facts; for everything else one for each receiver.
-        let key = if message.exchange == names::EVENTS {
-            String::new()
-        } else {
-            message.routing_key.clone()
-        };
-        series
-            .entry((message.exchange.clone(), key))
-            .or_default()
-            .push((id, message));
-    }
-    let sent = join_all(series.into_values().map(|series| send(bus, series))).await;
-    let sent: Vec<i64> = sent.into_iter().flatten().collect();
-    if !sent.is_empty() {
-        source.sent(&sent).await?;
-    }
-    Ok(full && !sent.is_empty())
+    Ok(())
 }
 
 /// Sends one series in its order, up to the first that does not get through.

@@ -199,6 +199,7 @@ impl Bus {
             .await
             .map_err(|error| match error {
                 PublishError::Unroutable { .. } => RequestError::NobodyThere(service.to_owned()),
+                PublishError::Down(why) => RequestError::Down(why),
                 other => RequestError::Down(other.to_string()),
             })?;
         let lost = |_| RequestError::Down("the connection was lost before the answer came".to_owned());

@@ -43,10 +43,10 @@ impl Rows {
 }
 
 impl OutboxSource for Rows {
-    async fn pending(&self, limit: usize) -> Result<Vec<(i64, Message)>, outbox::SourceError> {
+    async fn pending(&self, after: i64, limit: usize) -> Result<Vec<(i64, Message)>, outbox::SourceError> {
         let rows = self.0.lock().unwrap();
         // Through JSON, as a database keeps them.
-        rows.iter()
+        rows.range(after + 1..)
             .take(limit)
             .map(|(id, row)| Ok((*id, serde_json::from_str(&serde_json::to_string(row)?)?)))
             .collect()
@@ -162,5 +162,26 @@ async fn what_was_stored_leaves_in_its_order_whatever_the_broker_does() {
     }
     let mut stranger = bus.subscribe(Queue::assignments(&server("stranger")));
     assert_eq!(hear(&mut stranger, 1).await, [1]);
+    process.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_that_no_queue_takes_hold_up_nobody_else() {
+    // Given an outbox whose first thousands of messages are for a server that has no queue,
+    let broker = Broker::start().await.unwrap();
+    let process = Process::for_test("outbox");
+    let bus = Bus::start(&broker.config(), "orchestrator", &process).unwrap();
+    bus.connected().await;
+    bus.declare_assignment_queue(&server("recorder-1")).await.unwrap();
+    let rows = Rows::default();
+    for number in 1..=2000 {
+        rows.push(assignment("stranger", number));
+    }
+    rows.push(assignment("recorder-1", 1));
+    // when it is sent,
+    outbox::pump(bus.clone(), rows.clone(), Arc::new(Notify::new()), &process);
+    // then the one behind them arrives.
+    let mut heard = bus.subscribe(Queue::assignments(&server("recorder-1")));
+    assert_eq!(hear(&mut heard, 1).await, [1]);
     process.finish().await;
 }

@@ -1,6 +1,7 @@
 //! One connection with a thread of its own, for one service of a process.
 
 use std::{
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,6 +18,8 @@ use crate::outbox;
 
 /// How long a statement waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(10);
+/// How long [`Store::run_patiently`] waits before it tries again.
+const PATIENT_PAUSE: Duration = Duration::from_millis(200);
 /// How long it waits before it tries again what SQLite does not wait for.
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// Jobs that wait for the thread: the callers wait beyond it.
@@ -130,6 +133,25 @@ impl Store {
         self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
         Ok(done.await.map_err(|_| StoreError::Closed)??)
     }
+
+    /// As [`Store::run`], again and again for as long as what is in its way [passes](StoreError::is_passing).
+    ///
+    /// # Errors
+    /// The first one that does not pass.
+    pub async fn run_patiently<T: Send + 'static>(
+        &self,
+        job: impl Fn(&mut SqliteConnection) -> QueryResult<T> + Clone + Send + 'static,
+    ) -> Result<T, StoreError> {
+        loop {
+            match self.run(job.clone()).await {
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(%error, "the database can't be used yet");
+                    tokio::time::sleep(PATIENT_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 fn work(mut connection: SqliteConnection, mut jobs: mpsc::Receiver<Job>) {
@@ -138,7 +160,8 @@ fn work(mut connection: SqliteConnection, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-/// Makes the folder, and tries whether it can be written into: SQLite would only say "unable to open".
+/// Makes folder and file, for this user only, and tries whether the folder can be written into: SQLite would
+/// only say "unable to open".
 fn prepare(path: &Path) -> Result<(), StoreError> {
     let folder = path
         .parent()
@@ -148,12 +171,27 @@ fn prepare(path: &Path) -> Result<(), StoreError> {
         folder: folder.to_owned(),
         source,
     };
-    std::fs::create_dir_all(folder).map_err(refused)?;
+    // Cameras' passwords lie in it in clear, whatever the umask says of files.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(refused)?;
     // Others may try at the same moment: other processes, and other threads of this one.
     let me = (std::process::id(), std::thread::current().id());
     let probe = folder.join(format!(".understudy-{me:?}"));
     std::fs::write(&probe, b"").map_err(refused)?;
-    std::fs::remove_file(&probe).map_err(refused)
+    std::fs::remove_file(&probe).map_err(refused)?;
+    // SQLite would make it readable for everybody; what lies beside it (WAL, index) inherits its mode.
+    let created = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match created {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(drop).map_err(refused),
+    }
 }
 
 fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {

@@ -69,7 +69,7 @@ async fn a_change_and_its_messages_are_stored_together_or_not_at_all() {
     assert_eq!(count(&store).await, 0);
     assert!(
         store
-            .run(|c| outbox::pending(c, "orchestrator", 9))
+            .run(|c| outbox::pending(c, "orchestrator", 0, 9))
             .await
             .unwrap()
             .is_empty()
@@ -92,7 +92,7 @@ async fn an_outbox_keeps_order_and_services_apart() {
         .await
         .unwrap();
     let pending = store
-        .run(|c| outbox::pending(c, "orchestrator", 4))
+        .run(|c| outbox::pending(c, "orchestrator", 0, 4))
         .await
         .unwrap();
     let texts: Vec<_> = pending.iter().map(|(_, text)| text.as_str()).collect();
@@ -100,19 +100,66 @@ async fn an_outbox_keeps_order_and_services_apart() {
     let ids: Vec<i64> = pending.iter().map(|(id, _)| *id).collect();
     store.run(move |c| outbox::sent(c, &ids)).await.unwrap();
     let pending = store
-        .run(|c| outbox::pending(c, "orchestrator", 99))
+        .run(|c| outbox::pending(c, "orchestrator", 0, 99))
         .await
         .unwrap();
     assert_eq!(pending.first().unwrap().1, "4");
     assert_eq!(pending.len(), 6);
     assert_eq!(
         store
-            .run(|c| outbox::pending(c, "license", 99))
+            .run(|c| outbox::pending(c, "license", 0, 99))
             .await
             .unwrap()
             .len(),
         10
     );
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_set_aside_and_kept() {
+    let store = Store::open(":memory:", MIGRATIONS).unwrap();
+    let (left, aside) = store
+        .run(|c| {
+            for text in ["first", "broken", "last"] {
+                outbox::push(c, "orchestrator", text)?;
+            }
+            let broken = outbox::pending(c, "orchestrator", 0, 9)?[1].0;
+            outbox::set_aside(c, broken, "no JSON")?;
+            Ok((
+                outbox::pending(c, "orchestrator", 0, 9)?,
+                outbox::unreadable(c, "orchestrator")?,
+            ))
+        })
+        .await
+        .unwrap();
+    let texts: Vec<_> = left.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["first", "last"]);
+    assert_eq!(aside, [(2, "broken".to_owned(), "no JSON".to_owned())]);
+    // And from a number on.
+    let (after, last) = (left[0].0, left[1].clone());
+    let rest = store
+        .run(move |c| outbox::pending(c, "orchestrator", after, 9))
+        .await;
+    assert_eq!(rest.unwrap(), [last]);
+}
+
+#[tokio::test]
+async fn nobody_else_on_the_machine_can_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("made");
+    let path = made.join("understudy.db");
+    let store = Store::open(&path, MIGRATIONS).unwrap();
+    insert(&store, "a password").await.unwrap();
+    assert_eq!(mode(&made), 0o700);
+    let mut files = 0;
+    for entry in std::fs::read_dir(&made).unwrap() {
+        let file = entry.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+        files += 1;
+    }
+    assert_eq!(files, 3, "database, WAL and its index");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The shell: a request at a time, stored before it is answered.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::Mutex;
 use understudy_bus::{BrokerConfig, Bus, BusError};
@@ -21,9 +21,6 @@ use crate::{
     metrics::Metrics,
     tables,
 };
-
-/// How long it waits before it tries an unreadable database again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,16 +53,7 @@ pub async fn run(
         return Err(LicenseServiceError::Issuer(wrong.clone()));
     }
     let store = Store::open(host.database(), tables::MIGRATIONS)?;
-    let ledger = loop {
-        match store.run(tables::load).await {
-            Ok(ledger) => break ledger,
-            Err(error) if error.is_passing() => {
-                tracing::warn!(%error, "the ledger can't be read yet");
-                tokio::time::sleep(RETRY).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let ledger = store.run_patiently(tables::load).await?;
     let metrics = Metrics::register(process.registry(), host.domain.as_str())?;
     metrics.show(&ledger);
     let bus = Bus::start(&broker, names::LICENSE, &process)?;

@@ -81,7 +81,7 @@ pub async fn run(
     let key = FleetKey::load(&config.fleet_key_file)?;
     let store = Store::open(host.database(), tables::MIGRATIONS)?;
     let database = process.condition("database");
-    let fleet = Fleet::restore(records(&store).await?);
+    let fleet = Fleet::restore(store.run_patiently(tables::load).await?);
     database.ready();
     let metrics = Metrics::register(process.registry())?;
     let bus = Bus::start(&broker, SERVICE, &process)?;
@@ -119,19 +119,6 @@ pub async fn run(
     };
     orchestrator.run(waiting, &process).await;
     Ok(())
-}
-
-/// Every record, as soon as the database can be read.
-async fn records(store: &Store) -> Result<Vec<understudy_core::fleet::Record>, StoreError> {
-    loop {
-        match store.run(tables::load).await {
-            Err(error) if error.is_passing() => {
-                tracing::warn!(%error, "the fleet's records can't be read yet");
-                sleep(RETRY).await;
-            }
-            other => return other,
-        }
-    }
 }
 
 async fn ask(jobs: mpsc::Sender<Job>, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
