@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod folder;
 pub mod process;
 pub mod seal;
 pub mod secret;

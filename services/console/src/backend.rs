@@ -51,8 +51,8 @@ impl Backend {
             _ => "the orchestrator",
         };
         match error {
-            RequestError::Down(_) => Problem::unavailable(format!(
-                "{who} can't be asked: the message broker is not reached ({error}); this goes on by itself once it is"
+            RequestError::Down(why) => Problem::unavailable(format!(
+                "{who} can't be asked: the message broker is not reached ({why}); this goes on by itself once it is"
             )),
             RequestError::NobodyThere(_) => {
                 Problem::unavailable(format!("{who} is not running, so nobody can answer this"))

@@ -53,7 +53,7 @@ impl Disk {
             data: data.to_owned(),
         };
         let prove = |folder: &Path| {
-            fs::create_dir_all(folder)?;
+            understudy_runtime::folder::make_private(folder)?;
             write_whole(&folder.join(".writable"), b"")?;
             fs::remove_file(folder.join(".writable"))
         };

@@ -16,14 +16,14 @@ mod reports;
 mod restorer;
 mod source;
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf};
 
 use tokio::sync::watch;
 use understudy_bus::{BrokerConfig, Bus, BusError, Message};
 use understudy_core::contract::heartbeat::RestorationReport;
 use understudy_media::archive::{Archive, ArchiveError};
 use understudy_runtime::{
-    Process, ServerConfig,
+    Process, ServerConfig, folder,
     process::{StartError, listen},
 };
 
@@ -36,6 +36,14 @@ const ARCHIVE: &str = "archive";
 /// Why this service does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
+    /// The server's data folder is not there and can't be made.
+    #[error("[server] data: can't make {}: {source}", path.display())]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The archive can't be opened.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -69,6 +77,10 @@ impl SyncService {
         process: &Process,
     ) -> Result<Self, SyncError> {
         let ready = process.condition("archive");
+        folder::make_private(&server.data).map_err(|source| SyncError::Folder {
+            path: server.data.clone(),
+            source,
+        })?;
         let archive = Archive::open(server.data.join(ARCHIVE), server.id.clone())?;
         let metrics = Metrics::register(process.registry(), &server.domain, &server.id)?;
         let listener = listen(config.listen).await?;
