@@ -1,5 +1,7 @@
 //! `understudy server`.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use understudy_core::{
@@ -7,6 +9,7 @@ use understudy_core::{
     ids::{DomainId, ServerId},
     server::{Mode, Server},
 };
+use understudy_runtime::seal::{FleetKey, SealError};
 
 use crate::{
     client::Connection,
@@ -27,6 +30,11 @@ pub(crate) enum Command {
     Remove {
         /// Which
         server: ServerId,
+    },
+    /// Make the key that all machines of a fleet share, in a new file; needs no host
+    Key {
+        /// Where; a file that is there is never overwritten
+        file: PathBuf,
     },
 }
 
@@ -65,27 +73,49 @@ enum ModeArg {
 }
 
 pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
-    let (api, output) = (connection.client()?, connection.output());
+    let output = connection.output();
+    // Making a key needs no host.
+    let api = || connection.client();
     match command {
         Command::List { server: None } => output
-            .answer(api.get("servers").await?, |servers: Vec<ServerView>| {
+            .answer(api()?.get("servers").await?, |servers: Vec<ServerView>| {
                 overview(&servers)
             }),
         Command::List { server: Some(server) } => output.answer(
-            api.get(&format!("servers/{server}")).await?,
+            api()?.get(&format!("servers/{server}")).await?,
             |view: ServerView| detail(&view),
         ),
         Command::Add(arguments) => {
             let server = enrolled(arguments);
             output.answer(
-                api.send(Method::POST, "servers", &server).await?,
+                api()?.send(Method::POST, "servers", &server).await?,
                 |view: ServerView| format!("{} is enrolled as {}", view.label, view.server.id),
             )
         }
         Command::Remove { server } => {
-            api.delete(&format!("servers/{server}")).await?;
+            api()?.delete(&format!("servers/{server}")).await?;
             output.done(format!("{server} is removed; what it recorded stays on its disk"))
         }
+        Command::Key { file } => {
+            make_key(&file)?;
+            output.done(format!(
+                "{} holds a new fleet key: copy it to the host and to each server, for the service's user only",
+                file.display()
+            ))
+        }
+    }
+}
+
+fn make_key(file: &Path) -> Result<(), Failure> {
+    match FleetKey::generate_to(file) {
+        Ok(_) => Ok(()),
+        Err(SealError::File { path, source }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::Failed(format!(
+                "{} is there already, and a fleet's key is not overwritten: without it no server could read its settings",
+                path.display()
+            )))
+        }
+        Err(error) => Err(Failure::Failed(error.to_string())),
     }
 }
 
@@ -182,4 +212,27 @@ fn detail(view: &ServerView) -> String {
         .map(|line| line.trim_end())
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_key_is_made_once_and_never_overwritten() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("fleet.key");
+        make_key(&file).expect("it is made");
+        let made = std::fs::read(&file).expect("it is there");
+        FleetKey::load(&file).expect("a service can use it");
+        let mode = std::fs::metadata(&file)
+            .expect("it is there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let refused = make_key(&file).expect_err("it is there already").to_string();
+        assert!(refused.contains("not overwritten"), "{refused}");
+        assert_eq!(std::fs::read(&file).expect("it is there"), made);
+    }
 }
