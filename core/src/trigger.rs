@@ -98,6 +98,12 @@ impl Trigger {
         self.fresh(now).is_some_and(|seen| is_heard(&seen.observation))
     }
 
+    /// Whether the server is heard through the broker now, so that an assignment would reach it.
+    #[must_use]
+    pub fn is_connected(&self, now: Monotonic) -> bool {
+        self.fresh(now).is_some_and(|seen| seen.observation.paths.broker)
+    }
+
     /// For how long nothing has been heard of the server, as far as anybody can tell.
     #[must_use]
     pub fn silent(&self, now: Monotonic) -> Duration {
@@ -125,6 +131,9 @@ impl Trigger {
             ))
         } else if observation.storage.state == StorageState::Damaged {
             Some("has a damaged recording volume".to_owned())
+        } else if !observation.paths.broker {
+            // Assignments travel by the broker: it would never hear of what it is to take on.
+            Some("is heard directly, but not through the broker".to_owned())
         } else {
             None
         }

@@ -111,6 +111,9 @@ pub enum Event {
         /// How many segments could not be.
         #[serde(default)]
         damaged_count: u64,
+        /// What a person gave up, in words, with hours and bytes; empty when nothing.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        given_up: String,
     },
     /// It ended otherwise.
     #[serde(rename = "failover.aborted")]

@@ -1,17 +1,22 @@
 //! The transitions up to `serving`, and back to it when the recording server fails again.
 
+use std::time::Duration;
+
 use super::{Around, Ending, Failover, Holding, Mark, Side};
 use crate::{
     contract::{
         api::{Considered, Phase},
         event::Event,
-        heartbeat::CameraFault,
+        heartbeat::{CameraFault, CameraStatus},
     },
     ids::{CameraId, ServerId},
     selection::Selection,
     time::Moment,
     trigger::Cause,
 };
+
+/// A server says at the latest by then, after a start of the host, what it has reached: it reports every 10 s.
+const REPORTS_COME: Duration = Duration::from_secs(15);
 
 impl Failover {
     /// Makes the next transition that is due, one at most. The caller turns the new state into assignments,
@@ -41,6 +46,10 @@ impl Failover {
                 self.reason_cleared = true;
                 "the reason cleared before a failover server was free".to_owned()
             }
+            _ if self.is_automatic() && around.cause.is_none() && around.original.heard => {
+                let waits_for = format!("{}, which is heard again, to stay well", self.server);
+                return self.say_waiting(waits_for, now);
+            }
             _ => return self.choose(around, now),
         };
         self.note(Phase::Aborted, why.clone(), now);
@@ -55,7 +64,7 @@ impl Failover {
 
     /// Gives the identity to whoever is free, or says that it waits.
     fn choose(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
-        let selection = (around.select)(self);
+        let selection = (around.select)(self, None);
         match selection.chosen.clone() {
             Some(chosen) => {
                 let disabled = (around.surplus)(&chosen);
@@ -107,9 +116,17 @@ impl Failover {
         {
             return vec![event];
         }
-        if self.phase == Phase::Serving && self.may_end_by_itself(around) {
+        if self.phase == Phase::TakingOver && self.is_overdue(stand_in, around, now) {
+            return self.pass_over(index, around, now);
+        }
+        // With nobody filming, a recording server that is well again must not be kept waiting.
+        let may_end = self.phase == Phase::Serving || !films_anything(stand_in);
+        if may_end && self.may_end_by_itself(around) {
             self.end_by_itself(now);
             return Vec::new();
+        }
+        if self.phase == Phase::Serving && self.overlap && films_anything(stand_in) {
+            self.overlap = false;
         }
         self.say_what_serving_waits_for(index, stand_in, around);
         Vec::new()
@@ -214,8 +231,14 @@ impl Failover {
             self.end_by_itself(now);
             return Vec::new();
         }
-        let selection = (around.select)(self);
+        let selection = (around.select)(self, Some(&gone));
         let Some(chosen) = selection.chosen.clone() else {
+            if self.ending.is_some() {
+                let waits_for = self.what_return_waits_for(around);
+                self.wait(waits_for);
+                return Vec::new();
+            }
+            self.let_original_film(&gone, around, now);
             let waits_for = format!("{gone}, which {why}, or {}", selection.waits_for());
             return self.say_waiting(waits_for, now);
         };
@@ -223,6 +246,46 @@ impl Failover {
         self.holders[index].holding = Holding::Owes;
         let disabled = (around.surplus)(&chosen);
         vec![self.give_to(chosen, disabled, selection, now)]
+    }
+
+    /// Whether the failover server has left its assignment untaken for too long. Who was replaced for that may
+    /// be as slow as whoever came next: each time there is twice as much patience.
+    fn is_overdue(&mut self, stand_in: Side<'_>, around: &Around<'_>, now: Moment) -> bool {
+        if stand_in.reached.is_some() {
+            self.untaken_since = Mark(None);
+            return false;
+        }
+        let since = *self.untaken_since.0.get_or_insert(now.monotonic);
+        // A host that has just started may not have heard the report that was made before.
+        let patience = match self.decided.0 {
+            Some(_) => around.patience * 2u32.pow(self.passed_over.min(5)),
+            None => around.patience.max(REPORTS_COME),
+        };
+        now.monotonic.since(since) >= patience
+    }
+
+    /// The failover server does not take its assignment: another one takes over, if one is free. What it may
+    /// have recorded all the same stays owed.
+    fn pass_over(&mut self, index: usize, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let why = "does not take its assignment";
+        let replaced = self.replace_stand_in(index, why, around, now);
+        if self.untaken_since.0.is_none() {
+            self.passed_over += 1;
+        }
+        replaced
+    }
+
+    /// Nobody can stand in, and the recording server could film: better it than nobody.
+    fn let_original_film(&mut self, gone: &ServerId, around: &Around<'_>, now: Moment) {
+        if self.overlap || !around.original.heard || around.cause.is_some() {
+            return;
+        }
+        self.overlap = true;
+        let what = format!(
+            "{} films until {gone} or another failover server does",
+            self.server
+        );
+        self.note(self.phase, what, now);
     }
 
     fn failed_again(&self, around: &Around<'_>) -> bool {
@@ -248,7 +311,7 @@ impl Failover {
                 }],
                 chosen: Some(server),
             },
-            None => (around.select)(self),
+            None => (around.select)(self, None),
         };
         let Some(chosen) = selection.chosen.clone() else {
             let waits_for = selection.waits_for();
@@ -271,7 +334,7 @@ impl Failover {
             .iter()
             .zip(&around.holders)
             .rev()
-            .find(|(holder, side)| holder.holding == Holding::Owes && side.heard && side.failed.is_none())
+            .find(|(holder, side)| holder.holding == Holding::Owes && side.connected && side.failed.is_none())
             .map(|(holder, _)| holder.server.clone())
     }
 
@@ -281,6 +344,13 @@ impl Failover {
         self.reason_cleared = false;
         self.note(self.phase, format!("failed again: {}", self.reason.summary), now);
     }
+}
+
+/// Whether a failover server is known to film at least one camera.
+fn films_anything(stand_in: Side<'_>) -> bool {
+    stand_in
+        .reached
+        .is_some_and(|report| report.cameras.values().any(CameraStatus::films))
 }
 
 /// Whether waiting for a camera is of no use: somebody else has to let go of it first.

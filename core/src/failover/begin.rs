@@ -8,7 +8,7 @@ use crate::{
         heartbeat::Progress,
     },
     ids::{CameraId, FailoverId, ServerId},
-    policy::{Failback, Range},
+    policy::{Failback, Policy, Range},
     selection::Selection,
     settings::BundleHash,
     time::Moment,
@@ -73,7 +73,10 @@ impl Failover {
             takeover_ms: None,
             moves: Vec::new(),
             licenses_wait: String::new(),
+            given_up: String::new(),
             decided: Mark(Some(now.monotonic)),
+            untaken_since: Mark(None),
+            passed_over: 0,
             incomplete_since: Mark(None),
         };
         let what = format!("decided: {}", failover.reason.summary);
@@ -103,6 +106,7 @@ impl Failover {
         self.takeover_ms = None;
         self.waits_for.clear();
         self.decided = Mark(Some(now.monotonic));
+        self.untaken_since = Mark(None);
         let surplus = match disabled.len() {
             0 => String::new(),
             n => format!("; it has no room for {n} camera(s)"),
@@ -161,10 +165,10 @@ impl Failover {
             format!("everything that {whose} recorded is lost; how much is unknown")
         });
         let lost: Vec<String> = listed.into_iter().chain(unread).collect();
-        let lost = if lost.is_empty() {
-            "nothing is lost".to_owned()
-        } else {
-            lost.join(", and ")
+        self.given_up = lost.join(", and ");
+        let lost = match self.given_up.as_str() {
+            "" => "nothing is lost",
+            lost => lost,
         };
         self.note(
             Phase::Restoring,
@@ -196,6 +200,12 @@ impl Failover {
             }
         }
         self.source = None;
+    }
+
+    /// The policy is set while a failover server is still sought: nothing has been done by the old one yet.
+    pub(crate) fn take_policy(&mut self, policy: &Policy) {
+        self.range = policy.range;
+        self.failback = policy.failback;
     }
 
     /// A person starts it again while it is being handed back.

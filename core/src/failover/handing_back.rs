@@ -36,11 +36,13 @@ impl Failover {
     }
 
     /// Cameras that the failover server films and the recording server can't, though no session stands in its
-    /// way; none at all as long as the recording server has not settled.
+    /// way; none at all as long as the recording server is not heard or has not settled: what it said before it
+    /// fell silent is no word on now.
     fn missing_at_return(&self, around: &Around<'_>) -> Option<Vec<CameraId>> {
         let report = around
             .original
             .reached
+            .filter(|_| around.original.heard)
             .filter(|report| report.identity.as_ref() == Some(&self.server))?;
         if !around
             .cameras
@@ -197,6 +199,10 @@ impl Failover {
         self.source = None;
         self.ended_at = Some(now.wall);
         let what = match self.damaged_count {
+            _ if !self.given_up.is_empty() => {
+                format!("it was stopped before everything was back: {}", self.given_up)
+            }
+            _ if self.failback == Failback::Remove => "the recordings are removed".to_owned(),
             0 => "everything is back; the copies are erased".to_owned(),
             n => format!("everything that can be had is back, {n} segment(s) could not be"),
         };
@@ -208,6 +214,7 @@ impl Failover {
             progress: self.total_progress(),
             damaged: self.damaged.clone(),
             damaged_count: self.damaged_count,
+            given_up: self.given_up.clone(),
         }]
     }
 

@@ -10,7 +10,10 @@ mod begin;
 mod handing_back;
 mod licenses;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +63,7 @@ pub struct Failover {
     pub failback: Failback,
     /// Failover servers that bear or bore the identity in this failover, in order.
     pub holders: Vec<Holder>,
-    /// The recording server films on until the failover server does.
+    /// The recording server films until the failover server does: on, or again when that one fails.
     pub overlap: bool,
     /// A person started it again while it was being handed back; a failover server is sought.
     pub again: bool,
@@ -101,8 +104,17 @@ pub struct Failover {
     /// Why the ledger has to be asked again; empty when it has answered.
     #[serde(default)]
     pub licenses_wait: String,
+    /// What was given up of the recordings, in words; empty when nothing was.
+    #[serde(default)]
+    pub given_up: String,
     #[serde(skip)]
     decided: Mark,
+    /// Since when the failover server has been without its assignment.
+    #[serde(skip)]
+    untaken_since: Mark,
+    /// How many failover servers were replaced because they did not take theirs.
+    #[serde(skip)]
+    passed_over: u32,
     #[serde(skip)]
     incomplete_since: Mark,
 }
@@ -164,8 +176,10 @@ pub struct Around<'a> {
     pub cleared: bool,
     /// C5.
     pub stop_automatically: bool,
-    /// Seeks a failover server.
-    pub select: &'a dyn Fn(&Failover) -> Selection,
+    /// For how long a failover server may leave its assignment untaken before another one is sought.
+    pub patience: Duration,
+    /// Seeks a failover server, other than the one named.
+    pub select: &'a dyn Fn(&Failover, Option<&ServerId>) -> Selection,
     /// The cameras that a failover server has no room for.
     pub surplus: &'a dyn Fn(&ServerId) -> Vec<CameraId>,
 }
@@ -175,6 +189,8 @@ pub struct Around<'a> {
 pub struct Side<'a> {
     /// Whether it is heard.
     pub heard: bool,
+    /// Whether it is heard through the broker, so that an assignment would reach it.
+    pub connected: bool,
     /// Why it has to be given up as a failover server, in words.
     pub failed: Option<&'a str>,
     /// What it said last, if it said that it has its newest assignment.
@@ -230,8 +246,7 @@ impl Failover {
     #[must_use]
     pub fn original_films(&self) -> bool {
         match self.phase {
-            Phase::TakingOver => self.overlap || self.ending.is_some(),
-            Phase::Serving => self.ending.is_some(),
+            Phase::TakingOver | Phase::Serving => self.overlap || self.ending.is_some(),
             Phase::Selecting | Phase::Restoring | Phase::Replacing | Phase::Completed | Phase::Aborted => {
                 true
             }

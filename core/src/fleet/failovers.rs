@@ -20,6 +20,8 @@ use crate::{
 
 /// How often the ledger is asked again until it answers.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// The shortest time that a failover server has to take its assignment in.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
 /// More transitions than any failover can make at once; beyond them something is wrong, and time will pass.
 const MOST_TRANSITIONS: usize = 8;
 
@@ -90,7 +92,8 @@ impl Fleet {
                 trigger.has_cleared(before.reason.kind, &protection.policy, now)
             }),
             stop_automatically: protection.policy.stop_automatically,
-            select: &|failover| self.select_for(failover, now),
+            select: &|failover, but| self.select_for(failover, but, now),
+            patience: patience.max(LEAST_PATIENCE),
             surplus: &|server| self.surplus_on(&before.server, server),
         };
         failover.advance(&around, now)
@@ -103,6 +106,10 @@ impl Fleet {
                 .get(server)
                 .is_some_and(|member| member.trigger.is_heard(now.monotonic)),
             failed,
+            connected: self
+                .members
+                .get(server)
+                .is_some_and(|member| member.trigger.is_connected(now.monotonic)),
             reached: self.reached(server),
         }
     }
@@ -143,9 +150,12 @@ impl Fleet {
         }
     }
 
-    /// Chooses a failover server for a failover (A5).
-    pub(super) fn select_for(&self, failover: &Failover, now: Moment) -> Selection {
+    /// Chooses a failover server for a failover (A5), but not the one that has just been found wanting.
+    fn select_for(&self, failover: &Failover, but: Option<&ServerId>, now: Moment) -> Selection {
         let mut candidates = self.candidates(&failover.server, Some(failover), now);
+        for candidate in candidates.iter_mut().filter(|each| Some(&each.server) == but) {
+            candidate.unavailable = Some("does not take its assignment".to_owned());
+        }
         if let Some(wanted) = &failover.wanted {
             candidates.retain(|candidate| candidate.server == *wanted);
         }

@@ -410,6 +410,10 @@ fn a_server_that_comes_back_in_the_middle_of_a_takeover_stands_by() {
     rig.silence("recorder-1");
     rig.pass(Duration::from_millis(1300));
     assert_eq!(rig.phase(), Phase::TakingOver);
+    let mut report = rig.obedient("failover-1");
+    let last = report.cameras.keys().last().expect("three").clone();
+    report.cameras.insert(last, CameraStatus::Connecting);
+    rig.step(Input::Reported(report));
     rig.wake("recorder-1");
     rig.pass(3 * SECOND);
     assert_eq!(rig.phase(), Phase::TakingOver, "the takeover goes on");
@@ -417,6 +421,201 @@ fn a_server_that_comes_back_in_the_middle_of_a_takeover_stands_by() {
     rig.obeys("failover-1");
     rig.obeys("recorder-1");
     assert!(rig.newest().reason_cleared, "and ends by itself once it serves");
+}
+
+#[test]
+fn c5_a_takeover_in_which_nobody_films_yet_ends_when_the_original_is_well() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_millis(1300));
+    assert_eq!(rig.phase(), Phase::TakingOver);
+    rig.wake("recorder-1");
+    rig.pass(2 * SECOND);
+    assert!(matches!(rig.role("recorder-1"), Role::Films(_)));
+    rig.obeys("recorder-1");
+    assert_eq!(rig.phase(), Phase::Restoring);
+    assert!(matches!(rig.role("failover-1"), Role::HandsBack { .. }));
+}
+
+#[test]
+fn a5_a_stand_in_that_the_broker_does_not_reach_is_not_chosen() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3), ("failover-2", 9)]);
+    rig.off_broker("failover-1", true);
+    rig.silence("recorder-1");
+    rig.pass(2 * SECOND);
+    assert!(
+        films_for_failover(&rig.role("failover-2")),
+        "the closest match would never hear of it"
+    );
+    let why = rig.newest().selection;
+    assert!(
+        why.iter().any(|each| each.why.contains("not through the broker")),
+        "{why:?}"
+    );
+
+    // Whoever serves already goes on: it films, whatever became of its line to the broker.
+    rig.obeys("failover-2");
+    rig.off_broker("failover-2", true);
+    rig.off_broker("failover-1", false);
+    rig.pass(20 * SECOND);
+    assert_eq!(rig.newest().stand_in, Some(server_id("failover-2")));
+    assert_eq!(rig.phase(), Phase::Serving);
+}
+
+#[test]
+fn a_stand_in_that_does_not_take_its_assignment_is_replaced_by_one_that_is_free() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3), ("failover-2", 9)]);
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_millis(1300));
+    assert!(films_for_failover(&rig.role("failover-1")));
+    rig.pass(4 * SECOND);
+    assert!(films_for_failover(&rig.role("failover-1")), "it has five seconds");
+    rig.pass(2 * SECOND);
+    assert!(films_for_failover(&rig.role("failover-2")));
+    assert!(
+        matches!(rig.role("failover-1"), Role::HandsBack { .. }),
+        "what it may have recorded is owed"
+    );
+    let steps = rig.newest().steps;
+    assert!(
+        steps
+            .iter()
+            .any(|step| step.what.contains("does not take its assignment")),
+        "{steps:?}"
+    );
+    // Both are slow: each is given more time than the one before.
+    rig.pass(6 * SECOND);
+    assert!(films_for_failover(&rig.role("failover-2")));
+    rig.pass(5 * SECOND);
+    assert!(films_for_failover(&rig.role("failover-1")));
+    rig.obeys("failover-1");
+    assert_eq!(rig.phase(), Phase::Serving);
+    rig.pass(30 * SECOND);
+    assert_eq!(rig.newest().stand_in, Some(server_id("failover-1")));
+}
+
+#[test]
+fn a_host_that_has_just_started_waits_for_the_next_report_before_it_replaces_anybody() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3), ("failover-2", 9)]);
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_millis(1300));
+    rig.restart();
+    rig.pass(11 * SECOND);
+    assert!(films_for_failover(&rig.role("failover-1")));
+    rig.obeys("failover-1");
+    assert_eq!(rig.phase(), Phase::Serving);
+}
+
+#[test]
+fn with_nobody_to_stand_in_the_original_films_if_it_can() {
+    let policy = Policy {
+        stop_automatically: false,
+        ..automatic()
+    };
+    let mut rig = Rig::serving(policy);
+    rig.wake("recorder-1");
+    rig.pass(2 * SECOND);
+    assert_eq!(
+        rig.role("recorder-1"),
+        Role::Standby,
+        "C5 is switched off, and failover-1 films"
+    );
+    rig.silence("failover-1");
+    rig.silence("failover-2");
+    rig.pass(2 * SECOND);
+    assert!(
+        matches!(rig.role("recorder-1"), Role::Films(_)),
+        "nobody else does"
+    );
+    assert!(
+        rig.newest()
+            .waits_for
+            .contains("failover-1, which is not heard any more")
+    );
+    rig.wake("failover-1");
+    rig.obeys("failover-1");
+    rig.pass(SECOND);
+    assert_eq!(rig.role("recorder-1"), Role::Standby);
+    assert_eq!(rig.phase(), Phase::Serving);
+}
+
+#[test]
+fn a_failover_that_waits_does_not_choose_once_its_server_is_heard_again() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    rig.silence("failover-1");
+    rig.silence("recorder-1");
+    rig.pass(3 * SECOND);
+    assert_eq!(rig.phase(), Phase::Selecting);
+    rig.wake("recorder-1");
+    rig.wake("failover-1");
+    rig.pass(Duration::from_millis(500));
+    assert_eq!(rig.phase(), Phase::Selecting);
+    assert!(
+        rig.newest()
+            .waits_for
+            .contains("recorder-1, which is heard again"),
+        "{}",
+        rig.newest().waits_for
+    );
+    assert_eq!(rig.role("failover-1"), Role::Standby);
+    // Not for long: now there is somebody to take over.
+    rig.silence("recorder-1");
+    rig.pass(2 * SECOND);
+    assert_eq!(rig.phase(), Phase::TakingOver);
+}
+
+#[test]
+fn a_stale_word_of_a_dead_original_hands_nothing_back() {
+    let mut rig = Rig::serving(Policy {
+        stop_automatically: false,
+        ..automatic()
+    });
+    rig.wake("recorder-1");
+    rig.pass(2 * SECOND);
+    rig.ok(Request::StopFailover {
+        server: server_id("recorder-1"),
+        by: "anna".to_owned(),
+    });
+    // It says that it can't film one camera that the other films: a while is waited for that.
+    let mut report = rig.obedient("recorder-1");
+    let first = report.cameras.keys().next().expect("three").clone();
+    let lost = CameraStatus::Lost {
+        fault: CameraFault::Unreachable,
+        detail: "no answer".to_owned(),
+    };
+    report.cameras.insert(first, lost);
+    rig.step(Input::Reported(report));
+    rig.pass(2 * SECOND);
+    rig.silence("recorder-1");
+    rig.pass(60 * SECOND);
+    assert_eq!(rig.phase(), Phase::Serving, "nobody would film");
+    assert!(films_for_failover(&rig.role("failover-1")));
+    assert_eq!(rig.newest().waits_for, "recorder-1 to be heard");
+    rig.wake("recorder-1");
+    rig.pass(2 * SECOND);
+    assert_eq!(rig.phase(), Phase::Serving, "the while begins anew");
+    rig.obeys("recorder-1");
+    assert_eq!(rig.phase(), Phase::Restoring);
+}
+
+#[test]
+fn g5_what_was_given_up_is_named_at_the_end_too() {
+    let mut rig = Rig::restoring();
+    let epoch = rig.assignment("recorder-1").epoch;
+    rig.restoration(epoch, 4, false);
+    let failover = rig.newest().id;
+    rig.ok(Request::StopRestoration {
+        failover,
+        by: "anna".to_owned(),
+    });
+    let told = rig.events.iter().find_map(|event| match event {
+        Event::FailoverCompleted { given_up, .. } => Some(given_up.clone()),
+        _ => None,
+    });
+    let told = told.expect("it is over");
+    assert!(told.contains("600 bytes") && told.contains("6 min"), "{told}");
+    let last = rig.newest().steps.pop().expect("steps");
+    assert!(last.what.contains(&told), "{last:?}");
 }
 
 #[test]

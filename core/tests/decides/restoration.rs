@@ -67,6 +67,21 @@ fn expired_counts_as_delivered() {
     assert!(plan.is_complete());
     assert_eq!(plan.progress().bytes_done, 200);
     assert_eq!(plan.progress().segments_done, 2);
+    assert_eq!(plan.progress().recorded_ms_done, 120_000);
+}
+
+#[test]
+fn g5_the_recorded_time_is_counted_and_a_clock_that_was_set_back_takes_none_away() {
+    let here = segment("cam-1/a.mp4", 1);
+    let mut odd = segment("cam-1/b.mp4", 100_000);
+    odd.end = Timestamp(0);
+    let have = BTreeSet::from([(here.path.clone(), here.blake3.clone())]);
+    let manifest = manifest(vec![here, segment("cam-1/c.mp4", 2), odd]);
+    let progress = plan(&manifest, &have, |_| false).progress();
+    assert_eq!(
+        (progress.recorded_ms_done, progress.recorded_ms_total),
+        (60_000, 120_000)
+    );
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! A fleet on a table: what comes in is said by hand, what goes out is collected.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use understudy_core::{
     assignment::{Assignment, Epoch, Role},
@@ -74,6 +77,8 @@ pub(crate) struct Rig {
     sequence: u64,
     /// Servers that are heard; the others are silent for as long as the value says.
     silent_since: BTreeMap<ServerId, Duration>,
+    /// Servers that are heard directly, but not through the broker.
+    off_broker: BTreeSet<ServerId>,
 }
 
 impl Rig {
@@ -113,6 +118,7 @@ impl Rig {
             fresh: 0,
             sequence: 0,
             silent_since: BTreeMap::new(),
+            off_broker: BTreeSet::new(),
         }
     }
 
@@ -208,7 +214,7 @@ impl Rig {
             server: id.clone(),
             silent_ms: u64::try_from(silent.as_millis()).expect("short"),
             paths: Paths {
-                broker: since.is_none(),
+                broker: since.is_none() && !self.off_broker.contains(id),
                 direct: since.is_none(),
             },
             package: Package::default(),
@@ -225,6 +231,14 @@ impl Rig {
 
     pub(crate) fn silence(&mut self, id: &str) {
         self.silent_since.insert(server_id(id), self.now);
+    }
+
+    pub(crate) fn off_broker(&mut self, id: &str, off: bool) {
+        match off {
+            true => self.off_broker.insert(server_id(id)),
+            false => self.off_broker.remove(&server_id(id)),
+        };
+        self.monitor_speaks();
     }
 
     pub(crate) fn wake(&mut self, id: &str) {
