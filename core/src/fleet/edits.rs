@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::{Effect, Fleet, Member, Record, RecordKey};
 use crate::{
-    camera::Camera,
+    camera::{Camera, Credentials},
     contract::{
         api::{CameraEdit, Problem},
         rpc::{Answer, OrchestratorReply as Reply},
@@ -154,7 +154,7 @@ impl Fleet {
         }
         let mut protection = self.protections.get(server).cloned().unwrap_or_default();
         if protection.pairing != pairing {
-            self.refuse_during_failover(server)?;
+            self.refuse_once_taken_over(server)?;
             protection.pairing = pairing;
             self.protections.insert(server.clone(), protection.clone());
             self.save(Record::Protection(server.clone(), protection.clone()));
@@ -170,7 +170,11 @@ impl Fleet {
             .map_err(|error| Problem::invalid(error.to_string()))?;
         let mut protection = self.protections.get(server).cloned().unwrap_or_default();
         if protection.policy != policy {
-            self.refuse_during_failover(server)?;
+            self.refuse_once_taken_over(server)?;
+            if let Some(mut waiting) = self.failover_of(server).cloned() {
+                waiting.take_policy(&policy);
+                self.keep(waiting);
+            }
             protection.policy = policy;
             self.protections.insert(server.clone(), protection.clone());
             self.save(Record::Protection(server.clone(), protection.clone()));
@@ -185,6 +189,7 @@ impl Fleet {
                 return Err(Problem::invalid(format!("camera {} is named twice", camera.id)));
             }
             self.check_camera(camera)?;
+            check_password(&camera.id, camera.credentials.as_ref())?;
             if self.cameras.get(&camera.id).is_some_and(|known| known != camera) {
                 return Err(Problem::conflict(format!(
                     "there is a camera {} already, with other settings: edit it, or choose another id",
@@ -216,7 +221,7 @@ impl Fleet {
         let mut camera = known.cloned().ok_or_else(|| Problem::not_found("camera", id))?;
         camera.name = edit.name.unwrap_or(camera.name);
         camera.url = edit.url.unwrap_or(camera.url);
-        camera.credentials = edit.credentials.or(camera.credentials);
+        camera.credentials = edit_credentials(id, camera.credentials, edit.credentials)?;
         camera.recording = edit.recording.unwrap_or(camera.recording);
         camera.retention = edit.retention.unwrap_or(camera.retention);
         camera.priority = edit.priority.unwrap_or(camera.priority);
@@ -264,6 +269,14 @@ impl Fleet {
         }
     }
 
+    /// The same, but while a failover server is only sought the search may be helped.
+    fn refuse_once_taken_over(&self, server: &ServerId) -> Result<(), Problem> {
+        match self.is_busy(server) {
+            Some(_) => self.refuse_during_failover(server),
+            None => Ok(()),
+        }
+    }
+
     fn check_camera(&self, camera: &Camera) -> Result<(), Problem> {
         self.recording_server(&camera.server)?;
         let wrong = |what: &str| Err(Problem::invalid(format!("camera {}: {what}", camera.id)));
@@ -294,6 +307,39 @@ impl Fleet {
             .get(server)
             .into_iter()
             .flat_map(|settings| &settings.bundle.cameras)
+    }
+}
+
+/// A password is never shown, so that whoever sends back what is shown sends none: the known one stays.
+/// Neither user nor password means that the camera asks for none.
+fn edit_credentials(
+    id: &CameraId,
+    known: Option<Credentials>,
+    edit: Option<Credentials>,
+) -> Result<Option<Credentials>, Problem> {
+    let Some(mut credentials) = edit else {
+        return Ok(known);
+    };
+    if credentials.username.is_empty() && credentials.password.is_empty() {
+        return Ok(None);
+    }
+    if credentials.password.is_empty()
+        && let Some(known) = known
+    {
+        credentials.password = known.password;
+    }
+    check_password(id, Some(&credentials))?;
+    Ok(Some(credentials))
+}
+
+fn check_password(id: &CameraId, credentials: Option<&Credentials>) -> Result<(), Problem> {
+    match credentials {
+        Some(credentials) if credentials.password.is_empty() && !credentials.username.is_empty() => {
+            Err(Problem::invalid(format!(
+                "camera {id}: its credentials name a user, but no password: give both, or leave the credentials out"
+            )))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use understudy_core::{
         api::{CameraEdit, Phase},
         rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
-    policy::{Pairing, Policy},
+    policy::{Failback, Pairing, Policy},
     server::Mode,
 };
 
@@ -87,6 +87,76 @@ fn g7_what_would_interrupt_a_failover_is_refused_with_advice() {
         assert!(problem.detail.contains("stop"), "{}", problem.detail);
     }
     rig.ok(Request::AddCameras(vec![camera("recorder-2", 9)]));
+}
+
+#[test]
+fn a3_a_failover_that_waits_is_helped_by_pairing_a_free_server() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3), ("failover-2", 9)]);
+    let recorder = server_id("recorder-1");
+    let only = |id: &str| Request::SetPairing {
+        server: server_id("recorder-1"),
+        pairing: Pairing::Servers([server_id(id)].into()),
+    };
+    rig.ok(only("failover-1"));
+    rig.silence("failover-1");
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.phase(), Phase::Selecting);
+    rig.ok(Request::SetPolicy {
+        server: recorder,
+        policy: Policy {
+            failback: Failback::Remove,
+            ..automatic()
+        },
+    });
+    rig.refused(Request::AddCameras(vec![camera("recorder-1", 9)]));
+    rig.ok(only("failover-2"));
+    assert_eq!(rig.phase(), Phase::TakingOver);
+    assert!(matches!(rig.role("failover-2"), Role::Films(_)));
+    rig.refused(only("failover-1"));
+    let failover = rig.fleet.failovers().next().expect("it began");
+    assert_eq!(
+        failover.failback,
+        Failback::Remove,
+        "nothing was done by the old policy yet"
+    );
+}
+
+#[test]
+fn an_edit_without_a_password_keeps_the_known_one() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    let credentials = |username: &str, password: &str| Credentials {
+        username: username.to_owned(),
+        password: password.to_owned(),
+    };
+    let mut locked = camera("recorder-1", 4);
+    locked.credentials = Some(credentials("admin", "hunter2"));
+    let id = locked.id.clone();
+    rig.ok(Request::AddCameras(vec![locked]));
+    let edit = |credentials: Credentials| Request::EditCamera {
+        camera: camera("recorder-1", 4).id,
+        edit: CameraEdit {
+            credentials: Some(credentials),
+            ..CameraEdit::default()
+        },
+    };
+    let known = |rig: &Rig| rig.fleet.camera(&id).expect("it is there").credentials.clone();
+    // As it is shown: without its password.
+    rig.ok(edit(credentials("admin", "")));
+    assert!(known(&rig) == Some(credentials("admin", "hunter2")));
+    rig.ok(edit(credentials("operator", "")));
+    assert!(known(&rig) == Some(credentials("operator", "hunter2")));
+    rig.ok(edit(credentials("operator", "new")));
+    assert!(known(&rig) == Some(credentials("operator", "new")));
+    rig.ok(edit(credentials("", "")));
+    assert!(known(&rig).is_none(), "it asks for none any more");
+    let problem = rig.refused(edit(credentials("operator", "")));
+    assert!(problem.detail.contains("password"), "{}", problem.detail);
+    let mut half = camera("recorder-1", 5);
+    half.credentials = Some(credentials("admin", ""));
+    let problem = rig.refused(Request::AddCameras(vec![half]));
+    assert_eq!(problem.status, 400);
+    assert!(problem.detail.contains("no password"), "{}", problem.detail);
 }
 
 #[test]
