@@ -126,7 +126,7 @@ impl Watch {
 
     fn is_dropped(&self, recording: &Recording) -> bool {
         let dropped = |failover: &FailoverId| self.dropped.contains(failover);
-        recording.damaged || recording.failover.as_ref().is_some_and(dropped)
+        recording.failover.as_ref().is_some_and(dropped)
     }
 }
 
@@ -236,7 +236,8 @@ impl World {
             let found = self
                 .nodes
                 .values()
-                .filter_map(|node| node.disk.archive.get(&recording.number))
+                .flat_map(|node| [&node.disk.archive, &node.disk.aside])
+                .filter_map(|files| files.get(&recording.number))
                 .any(whole);
             if !found && !self.watch.is_dropped(recording) {
                 return broken(9, format!("durable frames are nowhere any more: {recording:?}"));
@@ -259,16 +260,18 @@ impl World {
         }
     }
 
-    /// Invariant 3: what is erased is on the receiver's disk, or was dropped on purpose.
-    pub(crate) fn check_erase(&self, id: &ServerId, failover: &FailoverId) -> Result<(), Violation> {
+    /// Invariant 3: what is gone is on the receiver's disk, or was dropped on purpose.
+    pub(crate) fn check_erase(
+        &self,
+        id: &ServerId,
+        failover: &FailoverId,
+        gone: &[Recording],
+    ) -> Result<(), Violation> {
         let node = &self.nodes[id];
         if node.films_for() == Some(failover) {
             return broken(3, format!("{id} erases {failover} while it films for it"));
         }
-        for recording in node.disk.archive.values() {
-            if recording.failover.as_ref() != Some(failover) || self.watch.is_dropped(recording) {
-                continue;
-            }
+        for recording in gone.iter().filter(|recording| !self.watch.is_dropped(recording)) {
             let arrived = self.nodes.values().filter(|other| other.id != *id).any(|other| {
                 other
                     .disk
@@ -378,7 +381,10 @@ impl World {
                 continue;
             }
             let home = self.nodes.values().any(|node| {
-                self.scene.recorders.contains(&node.id) && node.disk.archive.contains_key(&recording.number)
+                let number = &recording.number;
+                let aside = recording.damaged && node.disk.aside.contains_key(number);
+                let is_home = self.scene.recorders.contains(&node.id);
+                aside || is_home && node.disk.archive.contains_key(number)
             });
             if !home {
                 return broken(9, format!("never handed back: {recording:?}"));

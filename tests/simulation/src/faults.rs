@@ -20,6 +20,7 @@ impl World {
     /// At most one new fault; and what is down may come up again.
     pub(crate) fn throw_fault(&mut self) {
         self.bring_up_some();
+        self.throw_later_fault();
         if !self.chance(self.scene.faults) {
             return;
         }
@@ -37,6 +38,37 @@ impl World {
             10 => self.stop_a_restoration(),
             _ => self.edit(),
         }
+    }
+
+    /// Faults that came later, at their own pace.
+    fn throw_later_fault(&mut self) {
+        let Some(mut rng) = self.later.take() else { return };
+        for node in self.nodes.values_mut().filter(|node| node.off_broker) {
+            node.off_broker = !rng.gen_bool(0.05);
+        }
+        if rng.gen_bool(self.scene.faults / 4.0) {
+            let id = self
+                .node_ids()
+                .choose(&mut rng)
+                .expect("there are servers")
+                .clone();
+            match rng.gen_range(0..3) {
+                0 => self.restart_monitor(),
+                _ => self.take_off_broker(&id),
+            }
+        }
+        self.later = Some(rng);
+    }
+
+    fn restart_monitor(&mut self) {
+        self.tell(|| "the monitor dies and starts again".to_owned());
+        let moment = self.moment();
+        self.host.start_monitor(moment);
+    }
+
+    fn take_off_broker(&mut self, id: &ServerId) {
+        self.tell(|| format!("{id} has no way to the broker any more, and is heard directly"));
+        self.nodes.get_mut(id).expect("it is there").off_broker = true;
     }
 
     fn bring_up_some(&mut self) {
@@ -76,6 +108,7 @@ impl World {
         for id in self.node_ids() {
             let node = self.nodes.get_mut(&id).expect("it is there");
             node.cut_off = false;
+            node.off_broker = false;
             node.storage = Storage::default();
             if node.process.is_none() {
                 self.start_node(&id);

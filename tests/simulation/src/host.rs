@@ -39,13 +39,17 @@ impl Host {
     /// Starts again from the disk.
     pub(crate) fn start(&mut self, now: Moment) {
         let fleet = Fleet::restore(self.records.values().cloned());
+        self.fleet = Some(fleet);
+        self.start_monitor(now);
+    }
+
+    /// The monitor starts, and knows nothing but who is enrolled.
+    pub(crate) fn start_monitor(&mut self, now: Moment) {
         self.presence = Presence::new();
         self.presence.broker(None, now);
-        let watched = fleet
-            .servers()
-            .map(|server| (server.id.clone(), server.domain.clone()));
+        let servers = self.fleet.iter().flat_map(Fleet::servers);
+        let watched = servers.map(|server| (server.id.clone(), server.domain.clone()));
         self.presence.watch(watched.collect::<Vec<_>>(), now);
-        self.fleet = Some(fleet);
     }
 
     /// One transaction: records, and what is to be sent.

@@ -11,6 +11,8 @@ use understudy_core::{
     time::{Moment, Timestamp},
 };
 
+use crate::world::Bug;
+
 /// A file of the archive. Its number stands for its path and its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recording {
@@ -31,6 +33,8 @@ pub(crate) struct Disk {
     pub(crate) assignment: Option<Assignment>,
     pub(crate) bundles: Vec<Bundle>,
     pub(crate) archive: BTreeMap<u64, Recording>,
+    /// Damaged recordings that were to be erased: nobody else has them.
+    pub(crate) aside: BTreeMap<u64, Recording>,
 }
 
 /// What dies with the process.
@@ -58,6 +62,8 @@ pub(crate) struct Node {
     /// Whether the machine runs at all, and so its agent.
     pub(crate) powered: bool,
     pub(crate) cut_off: bool,
+    /// It has no way to the broker; its agent's direct connection stands.
+    pub(crate) off_broker: bool,
     pub(crate) storage: Storage,
     pub(crate) beats: u64,
     pub(crate) starts: u64,
@@ -72,6 +78,7 @@ impl Node {
             process: None,
             powered: false,
             cut_off: false,
+            off_broker: false,
             storage: Storage::default(),
             beats: 0,
             starts: 0,
@@ -153,6 +160,21 @@ impl Node {
             }
         }
         synced
+    }
+
+    /// Erases the recordings of a failover, but for damaged ones, which are put aside. Answers what is gone.
+    pub(crate) fn erase(&mut self, failover: &FailoverId, bug: Option<Bug>) -> Vec<Recording> {
+        let of_it = |recording: &Recording| recording.failover.as_ref() == Some(failover);
+        let (erased, kept) = std::mem::take(&mut self.disk.archive)
+            .into_iter()
+            .partition(|(_, recording)| of_it(recording));
+        self.disk.archive = kept;
+        let erased: BTreeMap<u64, Recording> = erased;
+        let (aside, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = erased
+            .into_iter()
+            .partition(|(_, recording)| recording.damaged && bug != Some(Bug::ErasedDamaged));
+        self.disk.aside.extend(aside);
+        gone.into_values().collect()
     }
 
     /// The next effect that its reconciler wants.

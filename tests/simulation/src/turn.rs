@@ -91,13 +91,11 @@ impl World {
                 self.node_input(id, reconcile::Input::Closed(failover))
             }
             Effect::Erase(failover) => {
-                self.check_erase(id, &failover)?;
+                let bug = self.bug;
                 let node = self.nodes.get_mut(id).expect("it is there");
-                let before = node.disk.archive.len();
-                node.disk
-                    .archive
-                    .retain(|_, recording| recording.failover.as_ref() != Some(&failover));
-                self.outcome.erased += before - node.disk.archive.len();
+                let gone = node.erase(&failover, bug);
+                self.outcome.erased += gone.len();
+                self.check_erase(id, &failover, &gone)?;
                 self.node_input(id, reconcile::Input::Erased(failover))
             }
             Effect::Conflict(epoch) => {

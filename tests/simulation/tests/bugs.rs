@@ -21,6 +21,11 @@ fn erasing_what_did_not_arrive_is_caught() {
 }
 
 #[test]
+fn erasing_what_is_damaged_and_nowhere_else_is_caught() {
+    is_caught(Bug::ErasedDamaged, 3);
+}
+
+#[test]
 fn settings_changed_during_a_failover_are_caught() {
     is_caught(Bug::EditDuringFailover, 4);
 }
