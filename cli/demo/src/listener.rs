@@ -82,6 +82,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Passes on what was heard so far, so that it does not look as if it came later.
+    pub fn so_far(&mut self, mut each: impl FnMut(&Heard)) {
+        while let Ok(heard) = self.heard.try_recv() {
+            each(&heard);
+        }
+    }
+
     /// The next fact that `wanted` takes; those before it are passed to `others`.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use understudy_simulator::CameraSent;
 
 use crate::{
@@ -34,7 +35,7 @@ pub struct Seen<'a> {
 }
 
 /// The figures; see `design.md`, demo report.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Decision − kill; 0 by hand.
     pub detection_seconds: f64,
@@ -56,8 +57,29 @@ pub struct Figures {
     pub frames_lost_bound: u64,
     /// Between the sending times of neighbouring recorded frames.
     pub longest_gap_seconds: f64,
-    /// What does not hold, in words.
+    /// What was promised and did not hold, in words; empty when all did.
     pub broken: Vec<String>,
+}
+
+impl Figures {
+    /// With seconds rounded to milliseconds.
+    #[must_use]
+    pub fn rounded(self) -> Self {
+        Self {
+            detection_seconds: rounded(self.detection_seconds),
+            takeover_seconds: rounded(self.takeover_seconds),
+            keyframe_wait_seconds: rounded(self.keyframe_wait_seconds),
+            takeover_net_seconds: rounded(self.takeover_net_seconds),
+            longest_gap_seconds: rounded(self.longest_gap_seconds),
+            ..self
+        }
+    }
+}
+
+/// Seconds, rounded to milliseconds.
+#[must_use]
+pub fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// A camera's way to the failover server.

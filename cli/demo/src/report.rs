@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::measure::Figures;
+
 /// What one demo showed. Seconds are rounded to milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -13,26 +15,9 @@ pub struct Report {
     pub failure: String,
     /// Whether the cameras began with a key frame for each client, as some real ones do.
     pub key_frame_on_connect: bool,
-    /// Decision − kill; 0 by hand.
-    pub detection_seconds: f64,
-    /// Latest first frame on the failover server − decision.
-    pub takeover_seconds: f64,
-    /// Longest wait from a camera's first RTP packet to its first key frame.
-    pub keyframe_wait_seconds: f64,
-    /// `takeover_seconds` with each camera's own key-frame wait taken out.
-    pub takeover_net_seconds: f64,
-    /// Frames numbered by the cameras from the first recorded to the last recorded.
-    pub frames_sent: u64,
-    /// Of these, found in the recording server's archive after failback.
-    pub frames_recorded: u64,
-    /// Of these, not found.
-    pub frames_lost: u64,
-    /// The most that one camera lost.
-    pub frames_lost_worst_camera: u64,
-    /// The most that one camera may lose.
-    pub frames_lost_bound: u64,
-    /// Between the sending times of neighbouring recorded frames.
-    pub longest_gap_seconds: f64,
+    /// How long it took, and what is missing.
+    #[serde(flatten)]
+    pub figures: Figures,
     /// From `failover.restoring` to `failover.completed`.
     pub failback_seconds: f64,
     /// Size of the failover server's files.
@@ -45,8 +30,6 @@ pub struct Report {
     pub licenses: Licenses,
     /// Whether the recording server's settings are those of before, byte for byte.
     pub settings_restored: bool,
-    /// What was promised and did not hold; empty when all did.
-    pub broken: Vec<String>,
 }
 
 /// Licensed devices per server, from the API.
@@ -66,20 +49,22 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![
             format!("cameras            {} ({})", self.cameras, self.failure),
-            format!("detection          {:.3} s", self.detection_seconds),
+            format!("detection          {:.3} s", self.figures.detection_seconds),
             format!(
                 "takeover           {:.3} s, of which {:.3} s waiting for the cameras' key frames at most; {:.3} s net",
-                self.takeover_seconds, self.keyframe_wait_seconds, self.takeover_net_seconds
+                self.figures.takeover_seconds,
+                self.figures.keyframe_wait_seconds,
+                self.figures.takeover_net_seconds
             ),
             format!(
                 "frames             {} sent, {} recorded, {} lost ({} at most per camera, {} allowed)",
-                self.frames_sent,
-                self.frames_recorded,
-                self.frames_lost,
-                self.frames_lost_worst_camera,
-                self.frames_lost_bound
+                self.figures.frames_sent,
+                self.figures.frames_recorded,
+                self.figures.frames_lost,
+                self.figures.frames_lost_worst_camera,
+                self.figures.frames_lost_bound
             ),
-            format!("longest gap        {:.3} s", self.longest_gap_seconds),
+            format!("longest gap        {:.3} s", self.figures.longest_gap_seconds),
             format!(
                 "failback           {:.1} MB in {:.3} s, {} segments verified, {} mismatched",
                 self.failback_bytes as f64 / 1e6,
@@ -99,7 +84,8 @@ impl Report {
             ),
         ];
         lines.extend(
-            self.broken
+            self.figures
+                .broken
                 .iter()
                 .map(|what| format!("BROKEN             {what}")),
         );

@@ -16,7 +16,7 @@ use crate::{
     frames,
     keep::Keeper,
     listener::{Facts, Heard, Listener, now_us},
-    measure::{Figures, Seen, figures},
+    measure::{Figures, Seen, figures, rounded},
     report::{Licenses, Report},
     rig::{Plan, Rig, ServerPlan, eventually},
 };
@@ -152,7 +152,9 @@ impl Told<'_> {
             "{} cameras are recorded on {ORIGINAL}",
             self.options.cameras
         ));
+        facts.so_far(|heard| self.tell_of(heard));
         self.film("before the fault").await;
+        facts.so_far(|heard| self.tell_of(heard));
         let settings = self.settings().await?;
         let mut licenses = Licenses {
             before: self.devices().await?,
@@ -202,7 +204,7 @@ impl Told<'_> {
         let mut report = self.report(figures, &hashes, licenses, settings_restored);
         report.failback_seconds = seconds(completed.at_us - restoring.at_us);
         if !stopped_gently {
-            report.broken.push(format!(
+            report.figures.broken.push(format!(
                 "{ORIGINAL} had to be killed at the end: it did not stop by itself"
             ));
         }
@@ -299,8 +301,9 @@ impl Told<'_> {
         Ok((restoring, completed))
     }
 
-    async fn hear(&self, facts: &mut Facts, name: &str) -> Result<Heard, DemoError> {
-        let others = |heard: &Heard| match &heard.fact.event {
+    /// What else happens.
+    fn tell_of(&self, heard: &Heard) {
+        match &heard.fact.event {
             Event::FailoverProgress { progress, .. } => self.display.status(format!(
                 "failback: {} of {} segments, {:.1} MB/s",
                 progress.segments_done,
@@ -310,7 +313,11 @@ impl Told<'_> {
             event => self
                 .display
                 .say(format!("· {} {}", event.name(), event.subject())),
-        };
+        }
+    }
+
+    async fn hear(&self, facts: &mut Facts, name: &str) -> Result<Heard, DemoError> {
+        let others = |heard: &Heard| self.tell_of(heard);
         facts
             .next(name, PATIENCE, |event| event.name() == name, others)
             .await
@@ -457,23 +464,13 @@ impl Told<'_> {
                 .simulator
                 .iter()
                 .any(|flag| flag == "--key-frame-on-connect"),
-            detection_seconds: rounded(figures.detection_seconds),
-            takeover_seconds: rounded(figures.takeover_seconds),
-            keyframe_wait_seconds: rounded(figures.keyframe_wait_seconds),
-            takeover_net_seconds: rounded(figures.takeover_net_seconds),
-            frames_sent: figures.frames_sent,
-            frames_recorded: figures.frames_recorded,
-            frames_lost: figures.frames_lost,
-            frames_lost_worst_camera: figures.frames_lost_worst_camera,
-            frames_lost_bound: figures.frames_lost_bound,
-            longest_gap_seconds: rounded(figures.longest_gap_seconds),
+            figures: figures.rounded(),
             failback_seconds: 0.0,
             failback_bytes: hashes.bytes,
             segments_verified: hashes.verified,
             segments_mismatched: hashes.mismatched,
             licenses,
             settings_restored: settings,
-            broken: figures.broken,
         }
     }
 }
@@ -531,7 +528,7 @@ fn check(report: &mut Report, stand_in: &str) {
             "the licences did not come back".to_owned(),
         ),
     ];
-    report.broken.extend(
+    report.figures.broken.extend(
         promises
             .into_iter()
             .filter(|(held, _)| !held)
@@ -545,8 +542,4 @@ fn check(report: &mut Report, stand_in: &str) {
 )]
 fn seconds(microseconds: i64) -> f64 {
     rounded(microseconds as f64 / 1e6)
-}
-
-fn rounded(seconds: f64) -> f64 {
-    (seconds * 1000.0).round() / 1000.0
 }

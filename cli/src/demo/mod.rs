@@ -50,7 +50,7 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     for line in report.lines() {
         output.line(line)?;
     }
-    match report.broken.as_slice() {
+    match report.figures.broken.as_slice() {
         [] => Ok(()),
         broken => Err(Failure::Failed(format!(
             "not everything that was promised held:\n{}",

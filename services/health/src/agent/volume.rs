@@ -146,7 +146,9 @@ impl Prober {
     }
 
     fn look(&mut self) -> Result<(), String> {
-        let folder = self.folder()?;
+        let Some(folder) = self.folder()? else {
+            return Ok(());
+        };
         let shown = folder.display();
         let status = statvfs(&folder).map_err(|error| format!("{shown}: {error}"))?;
         if status.flags().contains(FsFlags::ST_RDONLY) {
@@ -166,8 +168,9 @@ impl Prober {
         Ok(())
     }
 
-    /// The folder to probe: the recording folder, once it is there.
-    fn folder(&mut self) -> Result<PathBuf, String> {
+    /// The folder to probe: the recording folder once it is there, until then the one above it. On a server
+    /// that was never started neither is: the recording service makes them.
+    fn folder(&mut self) -> Result<Option<PathBuf>, String> {
         let above = self.archive.parent().unwrap_or(Path::new("/"));
         match fs::metadata(&self.archive) {
             Ok(found) => {
@@ -180,9 +183,11 @@ impl Prober {
                 }
                 self.was_mount_point = is_mount_point;
                 self.was_there = true;
-                Ok(self.archive.clone())
+                Ok(Some(self.archive.clone()))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.was_there => Ok(above.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.was_there => {
+                Ok(above.is_dir().then(|| above.to_owned()))
+            }
             Err(error) => Err(format!("{}: {error}", self.archive.display())),
         }
     }
@@ -225,6 +230,8 @@ mod tests {
         let data = tempfile::tempdir().expect("a folder");
         let mut prober = Prober::new(data.path().join("archive"));
         assert_eq!(prober.probe().state, StorageState::Normal);
+        let mut never_started = Prober::new(data.path().join("data/archive"));
+        assert_eq!(never_started.probe().state, StorageState::Normal);
     }
 
     #[test]

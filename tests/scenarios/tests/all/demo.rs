@@ -31,17 +31,20 @@ fn demo(failure: &str) -> anyhow::Result<(Report, String)> {
 fn f5_g2_e10_the_demo_kills_a_server_and_loses_nothing_but_the_takeover() -> anyhow::Result<()> {
     let (report, told) = demo("kill")?;
     assert_eq!((report.cameras, report.failure.as_str()), (12, "kill"));
-    assert_eq!(report.broken, Vec::<String>::new(), "{told}");
+    assert_eq!(report.figures.broken, Vec::<String>::new(), "{told}");
     // A second of silence counts from the last beat, which was up to an interval before the kill.
     assert!(
-        report.detection_seconds >= 0.7 && report.takeover_seconds > 0.0,
+        report.figures.detection_seconds >= 0.7 && report.figures.takeover_seconds > 0.0,
         "{report:?}"
     );
     assert!(
-        report.frames_lost > 0 && report.frames_recorded > 0,
+        report.figures.frames_lost > 0 && report.figures.frames_recorded > 0,
         "a kill costs something: {report:?}"
     );
-    assert_eq!(report.frames_sent, report.frames_recorded + report.frames_lost);
+    assert_eq!(
+        report.figures.frames_sent,
+        report.figures.frames_recorded + report.figures.frames_lost
+    );
     assert_eq!(report.segments_mismatched, 0);
     assert_eq!(report.licenses.during.get("failover-1"), Some(&12), "{report:?}");
     Ok(())
@@ -51,8 +54,11 @@ fn f5_g2_e10_the_demo_kills_a_server_and_loses_nothing_but_the_takeover() -> any
 fn c6_g1_the_demo_fails_over_by_hand() -> anyhow::Result<()> {
     let (report, told) = demo("manual")?;
     assert_eq!(report.failure, "manual");
-    assert_eq!(report.broken, Vec::<String>::new(), "{told}");
-    assert!(report.detection_seconds.abs() < f64::EPSILON, "{report:?}");
+    assert_eq!(report.figures.broken, Vec::<String>::new(), "{told}");
+    assert!(
+        report.figures.detection_seconds.abs() < f64::EPSILON,
+        "{report:?}"
+    );
     assert!(report.settings_restored);
     Ok(())
 }
