@@ -15,7 +15,7 @@ use understudy_core::{
     ids::FailoverId,
 };
 
-use crate::service::Job;
+use crate::job::Job;
 
 /// After this time the ledger counts as away.
 const DEADLINE: Duration = Duration::from_secs(2);

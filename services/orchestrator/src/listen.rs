@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use understudy_bus::{Bus, Incoming, MalformedMessage, Queue};
 use understudy_core::{contract::names, fleet::Input};
 
-use crate::service::{Job, fresh};
+use crate::job::{Job, fresh};
 
 /// Everything on the heartbeats' exchange but the beats themselves, which are the monitor's.
 const KEYS: [&str; 3] = ["*.observation.*", "*.report.*", "*.restoration.*"];

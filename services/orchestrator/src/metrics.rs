@@ -17,7 +17,7 @@ use understudy_core::{
 };
 use understudy_runtime::clock;
 
-use crate::service::fresh;
+use crate::job::fresh;
 
 /// Upper bounds in seconds: from the target of half a second to the longest disconnection duration.
 const BUCKETS: [f64; 12] = [0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 8.7, 15.0, 30.0, 60.0, 3600.0];

@@ -14,13 +14,14 @@ use understudy_core::{
         rpc::{Answer, LicenseRequest, OrchestratorReply, OrchestratorRequest},
     },
     fleet::{Effect, Fleet, Input},
-    ids::{FailoverId, ServerId},
+    ids::ServerId,
 };
 use understudy_runtime::{Condition, HostConfig, Process, clock, seal::FleetKey, seal::SealError};
 use understudy_store::{Store, StoreError};
 
 use crate::{
     config::OrchestratorConfig,
+    job::{Job, fresh},
     ledger, listen,
     metrics::Metrics,
     outbox::{Outbox, SERVICE},
@@ -53,19 +54,6 @@ pub enum OrchestratorError {
     /// A metric was registered twice.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-}
-
-/// Something for the fleet.
-pub(crate) enum Job {
-    /// Something happened.
-    Input(Input),
-    /// Somebody asks.
-    Request(OrchestratorRequest, oneshot::Sender<Answer<OrchestratorReply>>),
-}
-
-/// An id that was never used.
-pub(crate) fn fresh() -> FailoverId {
-    FailoverId::new(uuid::Uuid::now_v7().to_string()).expect("a UUID has only hexadecimal digits and hyphens")
 }
 
 /// Runs the fleet until the process ends.
