@@ -67,7 +67,7 @@ fn store(
 ) -> Result<Segment, SnapshotError> {
     let cannot = |path: PathBuf| move |source| SnapshotError::Write { path, source };
     let new = archive
-        .create(Kind::Snapshot, &camera, frame.wall)
+        .create(Kind::Snapshot, &camera, frame.wall, failover.as_ref())
         .map_err(cannot(archive.folder().to_owned()))?;
     let temporary = archive.incoming().join(new.path.replace('/', "_"));
     let written = fs::write(&temporary, jpeg).and_then(|()| fs::rename(&temporary, &new.file));

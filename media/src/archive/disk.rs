@@ -84,6 +84,54 @@ pub(super) fn delete(file: &Path) -> io::Result<()> {
     }
 }
 
+/// Moves a file to where it is not part of the archive any more; false if there is none.
+pub(super) fn put_aside(file: &Path, kept: &Path) -> io::Result<bool> {
+    create_folder_of(kept)?;
+    match fs::rename(file, kept) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed?,
+    }
+    kept.parent().map_or(Ok(()), sync_folder)?;
+    Ok(true)
+}
+
+/// Deletes the oldest files below a folder until so many bytes are freed, and folders that are empty then.
+pub(super) fn delete_oldest(folder: &Path, bytes: u64) -> io::Result<()> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    let mut at = 0;
+    while let Some(folder) = folders.get(at).cloned() {
+        at += 1;
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            if found.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files.push((found.modified()?, entry.path(), found.len()));
+            }
+        }
+    }
+    files.sort_unstable();
+    let mut freed = 0;
+    for (_, file, length) in files {
+        if freed >= bytes {
+            break;
+        }
+        delete(&file)?;
+        tracing::warn!(file = %file.display(), "the disk is full: a damaged recording is deleted");
+        freed += length;
+    }
+    // The innermost first; that one is not empty is no error.
+    for folder in folders.iter().rev() {
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
 /// Bytes that are free on the volume of `folder`, for anybody.
 pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
     let volume = nix::sys::statvfs::statvfs(folder)?;

@@ -2,7 +2,7 @@
 //! Says what is known of files; never touches them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -36,6 +36,7 @@ diesel::table! {
         frames -> BigInt,
         blake3 -> Text,
         state -> Text,
+        damaged -> Nullable<Text>,
     }
 }
 
@@ -48,10 +49,20 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    taken (path) {
+        path -> Text,
+        failover -> Nullable<Text>,
+    }
+}
+
 /// The file is there.
 const CLOSED: &str = "closed";
 /// It was handed over from another server, and retention took it: it counts as delivered.
 const EXPIRED: &str = "expired";
+
+/// The hash of a file that could not be repaired: it is none, so nothing is ever taken for it.
+pub(super) const UNKNOWN: &str = "";
 
 /// How many segments retention looks at at a time; what is left over is taken the next time.
 const PAGE: i64 = 1_000;
@@ -69,6 +80,7 @@ struct Row {
     frames: i64,
     blake3: String,
     state: String,
+    damaged: Option<String>,
 }
 
 impl Row {
@@ -84,6 +96,7 @@ impl Row {
             frames: i64::try_from(segment.frames).unwrap_or(i64::MAX),
             blake3: segment.blake3.clone(),
             state: CLOSED.to_owned(),
+            damaged: None,
         }
     }
 
@@ -130,6 +143,9 @@ impl fmt::Debug for Index {
     }
 }
 
+/// An entry about filming: its number, since when, for what, and whether all of it is indexed.
+pub(super) type Began = (i32, Timestamp, Option<FailoverId>, bool);
+
 type Answer<T> = Result<T, ArchiveError>;
 
 impl Index {
@@ -171,9 +187,61 @@ impl Index {
                     .do_update()
                     .set(&row)
                     .execute(connection)?;
+                diesel::delete(taken::table.find(&row.path)).execute(connection)?;
             }
             Ok(())
         })
+    }
+
+    /// Adds segments that were found, each with what is wrong with it. What is said of a file already stays,
+    /// unless it was that the file can't be repaired: who closed or imported it knows more.
+    pub(super) fn add_found(&self, found: &[(Segment, Option<String>)]) -> Answer<()> {
+        self.with(|connection| {
+            for (segment, damaged) in found {
+                let row = Row {
+                    damaged: damaged.clone(),
+                    ..Row::closed(segment)
+                };
+                let known = segments::table.find(&row.path);
+                diesel::delete(known.filter(segments::blake3.eq(UNKNOWN))).execute(connection)?;
+                diesel::insert_or_ignore_into(segments::table)
+                    .values(&row)
+                    .execute(connection)?;
+                diesel::delete(taken::table.find(&row.path)).execute(connection)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Notes why a file is not what its row says, or that it is.
+    pub(super) fn mark(&self, path: &str, damaged: Option<&str>) -> Answer<()> {
+        self.with(|connection| {
+            let marked = segments::table.find(path).select(segments::damaged);
+            let marked: Option<Option<String>> = marked.first(connection).optional()?;
+            if marked.is_none_or(|marked| marked.as_deref() == damaged) {
+                return Ok(());
+            }
+            diesel::update(segments::table.find(path))
+                .set(segments::damaged.eq(damaged))
+                .execute(connection)
+                .map(drop)
+        })
+    }
+
+    /// Of `own` recordings for a failover, those that are not what their rows say, each with why.
+    pub(super) fn damaged(&self, failover: &FailoverId, own: &ServerId) -> Answer<BTreeMap<String, String>> {
+        let damaged: Vec<(String, Option<String>)> = self.with(|connection| {
+            segments::table
+                .filter(segments::failover.eq(failover.as_str()))
+                .filter(segments::recorded_by.eq(own.as_str()))
+                .filter(segments::damaged.is_not_null())
+                .select((segments::path, segments::damaged))
+                .load(connection)
+        })?;
+        Ok(damaged
+            .into_iter()
+            .filter_map(|(path, reason)| Some((path, reason?)))
+            .collect())
     }
 
     /// Segments whose files are there, oldest first.
@@ -211,13 +279,14 @@ impl Index {
         })
     }
 
-    /// Paths of all files that are said to lie in `folder`, which ends with a slash.
-    pub(super) fn paths_in(&self, folder: &str) -> Answer<Vec<String>> {
+    /// Paths of all files that are said to lie in `folder`, which ends with a slash; true for those that could
+    /// not be repaired.
+    pub(super) fn paths_in(&self, folder: &str) -> Answer<Vec<(String, bool)>> {
         self.with(|connection| {
             segments::table
                 .filter(segments::state.eq(CLOSED).and(segments::path.ge(folder)))
                 .filter(segments::path.lt(format!("{}0", folder.trim_end_matches('/'))))
-                .select(segments::path)
+                .select((segments::path, segments::blake3.eq(UNKNOWN)))
                 .load(connection)
         })
     }
@@ -301,23 +370,36 @@ impl Index {
         })
     }
 
-    /// From now on this server films for `failover`.
-    pub(super) fn begin_filming(&self, since: Timestamp, failover: Option<&FailoverId>) -> Answer<()> {
+    /// All entries about filming, in their order.
+    pub(super) fn filming(&self) -> Answer<Vec<Began>> {
+        let rows: Vec<(i32, i64, Option<String>, bool)> =
+            self.with(|connection| filming::table.order(filming::id).load(connection))?;
+        let entry = |(id, since, failover, ended): (i32, i64, Option<String>, bool)| {
+            let failover = failover.and_then(|id| FailoverId::new(id).ok());
+            (id, Timestamp(since), failover, ended)
+        };
+        Ok(rows.into_iter().map(entry).collect())
+    }
+
+    /// From now on this server films for `failover`; the files of `others`, which would seem to belong to it
+    /// by their time, were taken for something else. Says the entry's number.
+    pub(super) fn begin_filming(
+        &self,
+        since: Timestamp,
+        failover: Option<&FailoverId>,
+        others: &[(String, Option<FailoverId>)],
+    ) -> Answer<i32> {
         self.with(|connection| {
+            for (path, failover) in others {
+                take(connection, path, failover.as_ref())?;
+            }
             diesel::insert_into(filming::table)
                 .values((
                     filming::since_ms.eq(since.as_millis()),
                     filming::failover.eq(failover.map(FailoverId::as_str)),
                     filming::ended.eq(false),
                 ))
-                .execute(connection)
-                .map(drop)
-        })
-    }
-
-    /// The newest entry about filming; what began up to it can be ended once it is indexed.
-    pub(super) fn last_filming(&self) -> Answer<i32> {
-        self.with(|connection| {
+                .execute(connection)?;
             let last: Option<i32> = filming::table
                 .select(diesel::dsl::max(filming::id))
                 .first(connection)?;
@@ -325,19 +407,28 @@ impl Index {
         })
     }
 
-    /// All that was filmed up to this entry is closed and indexed.
-    pub(super) fn end_filming(&self, up_to: i32) -> Answer<()> {
+    /// Notes for what a file is filmed.
+    pub(super) fn take(&self, path: &str, failover: Option<&FailoverId>) -> Answer<()> {
+        self.with(|connection| take(connection, path, failover))
+    }
+
+    /// All that was filmed under these entries is closed and indexed.
+    pub(super) fn end_filming(&self, ids: &[i32]) -> Answer<()> {
         self.with(|connection| {
-            diesel::update(filming::table.filter(filming::id.le(up_to)))
+            diesel::update(filming::table.filter(filming::id.eq_any(ids)))
                 .set(filming::ended.eq(true))
                 .execute(connection)
                 .map(drop)
         })
     }
 
-    /// For which failover this server filmed at a moment.
-    pub(super) fn filmed_for(&self, at: Timestamp) -> Answer<Option<FailoverId>> {
+    /// For which failover a file without a row was filmed, which begins at a moment.
+    pub(super) fn filmed_for(&self, path: &str, at: Timestamp) -> Answer<Option<FailoverId>> {
         let failover: Option<Option<String>> = self.with(|connection| {
+            let noted = taken::table.find(path).select(taken::failover);
+            if let Some(noted) = noted.first(connection).optional()? {
+                return Ok(Some(noted));
+            }
             filming::table
                 .filter(filming::since_ms.le(at.as_millis()))
                 .order(filming::id.desc())
@@ -386,4 +477,14 @@ impl Index {
             diesel::select(diesel::dsl::exists(open)).get_result(connection)
         })
     }
+}
+
+fn take(connection: &mut SqliteConnection, path: &str, failover: Option<&FailoverId>) -> QueryResult<()> {
+    diesel::replace_into(taken::table)
+        .values((
+            taken::path.eq(path),
+            taken::failover.eq(failover.map(FailoverId::as_str)),
+        ))
+        .execute(connection)
+        .map(drop)
 }

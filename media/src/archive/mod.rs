@@ -1,7 +1,7 @@
 //! The archive: segments and snapshots as files, and the index of them.
 //!
-//! A file that has no row in the index is being written, or was left behind by a crash; [`Archive::recover`]
-//! gives the latter their rows. A row never comes before its file is durable, and a file never goes after
+//! A file that has no row in the index is being written, could not be closed, or was left behind by a crash;
+//! [`Archive::mend`] and [`Archive::recover`] give the latter their rows. A row never comes before its file is durable, and a file never goes after
 //! its row: so whatever is interrupted, nothing is orphaned. Another server's files come in through
 //! [`Archive::import`] only.
 
@@ -12,12 +12,13 @@ pub mod mp4;
 mod path;
 mod recovery;
 pub mod retention;
+mod unfinished;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use understudy_core::{
@@ -27,16 +28,21 @@ use understudy_core::{
     time::Timestamp,
 };
 
-use self::index::Index;
 pub use self::{
     index::Filter,
     path::{Kind, Name},
     recovery::Recovered,
 };
+use self::{
+    index::{Index, UNKNOWN},
+    unfinished::Unfinished,
+};
 
 /// Below the archive: where files of other servers are written before they are verified.
 const INCOMING: &str = ".incoming";
 const INDEX: &str = "index.db";
+/// Below the archive: damaged recordings that an erasure kept.
+const DAMAGED: &str = ".damaged";
 
 /// Why the archive could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -107,10 +113,7 @@ struct Inner {
     folder: PathBuf,
     server: ServerId,
     index: Index,
-    /// The last entry about filming that an earlier process made.
-    filmed_before: i32,
-    /// Files that are being written by this process: without a row, and not left behind.
-    writing: Mutex<HashSet<String>>,
+    unfinished: Unfinished,
 }
 
 impl Archive {
@@ -127,13 +130,12 @@ impl Archive {
         };
         fs::create_dir_all(folder.join(INCOMING)).map_err(cannot)?;
         let index = Index::open(&folder.join(INDEX))?;
-        let filmed_before = index.last_filming()?;
+        let unfinished = Unfinished::new(index.filming()?);
         let inner = Inner {
             folder,
             server,
             index,
-            filmed_before,
-            writing: Mutex::default(),
+            unfinished,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -217,21 +219,19 @@ impl Archive {
             .await
     }
 
-    /// Deletes what this server recorded for a failover, and says how many segments that were.
+    /// Deletes what this server recorded for a failover, and says how many segments that were. Files that are
+    /// not what their rows say were not handed back, and may hold all but a few bytes of a minute that nobody
+    /// else has: they are put aside into `.damaged/<failover>/`, until the volume is short.
     ///
     /// # Errors
     /// What disk and index say; what was deleted up to then is forgotten, the rest stays.
     pub async fn erase(&self, failover: &FailoverId) -> Result<usize, ArchiveError> {
         let failover = failover.clone();
-        self.blocking(move |archive| {
-            let segments = archive.index.closed(&archive.recorded_for(&failover))?;
-            archive.delete(&segments).map(|()| segments.len())
-        })
-        .await
+        self.blocking(move |archive| archive.erase(&failover)).await
     }
 
     /// Deletes what breaks the limits of `cameras`, then the oldest of all until `free_bytes` are free on the
-    /// volume. Cameras that are not named keep what they have.
+    /// volume, damaged ones that were put aside first. Cameras that are not named keep what they have.
     ///
     /// # Errors
     /// What disk and index say.
@@ -246,20 +246,21 @@ impl Archive {
     }
 
     /// Reads a segment's file again and compares it with what is said of it. Damaged is what is lost whenever
-    /// it is asked for: a file that is gone, that the disk can't read (EIO), or that holds something else.
+    /// it is asked for: a file that is gone, that the disk can't read (EIO), or that holds something else. That
+    /// is kept in mind for [`Archive::erase`].
     ///
     /// # Errors
     /// [`ArchiveError::File`] for what passes and says nothing about the recording, as too many open files or
     /// a missing permission; [`ArchiveError::Path`] for a path that this archive gives to no file.
     pub async fn verify(&self, segment: &Segment) -> Result<Verdict, ArchiveError> {
         let (file, segment) = (self.file(&segment.path)?, segment.clone());
-        self.blocking(move |_| match damage(&file, &segment) {
-            Ok(None) => Ok(Verdict::Whole),
-            Ok(Some(reason)) => Ok(Verdict::Damaged(reason)),
-            Err(error) if disk::is_lost(&error) => {
-                Ok(Verdict::Damaged(format!("its file can't be read: {error}")))
-            }
-            Err(error) => Err(ArchiveError::file(&file)(error)),
+        self.blocking(move |archive| {
+            let damage = match damage(&file, &segment) {
+                Err(error) if disk::is_lost(&error) => Some(format!("its file can't be read: {error}")),
+                damage => damage.map_err(ArchiveError::file(&file))?,
+            };
+            archive.index.mark(&segment.path, damage.as_deref())?;
+            Ok(damage.map_or(Verdict::Whole, Verdict::Damaged))
         })
         .await
     }
@@ -292,48 +293,92 @@ impl Archive {
         self.blocking(Inner::recover).await
     }
 
+    /// Tries once more to repair what could not be closed or repaired, and says how much of it is left. What
+    /// was filmed for a failover and stays beyond repair is named in its manifest after half a minute of one
+    /// try a second, so that nothing is lost in silence.
+    ///
+    /// # Errors
+    /// What the index says: then nothing can be named, and it has to be tried again.
+    pub async fn mend(&self) -> Result<usize, ArchiveError> {
+        self.blocking(Inner::mend).await
+    }
+
+    /// Whether something filmed for `failover` may still be without a row.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Index`].
+    pub async fn films_for(&self, failover: &FailoverId) -> Result<bool, ArchiveError> {
+        let failover = failover.clone();
+        self.blocking(move |archive| archive.index.films_for(&failover))
+            .await
+    }
+
     /// Notes, durably and before the first file, for which failover is filmed from now on.
     pub(crate) async fn begin_filming(
         &self,
         since: Timestamp,
         failover: Option<FailoverId>,
     ) -> Result<(), ArchiveError> {
-        self.blocking(move |archive| archive.index.begin_filming(since, failover.as_ref()))
+        self.blocking(move |archive| archive.begin_filming(since, failover))
             .await
     }
 
-    /// Notes that all that was filmed so far is closed and indexed.
-    pub(crate) async fn end_filming(&self) -> Result<(), ArchiveError> {
-        self.blocking(|archive| archive.index.end_filming(archive.index.last_filming()?))
-            .await
+    /// How often filming was begun: for [`Archive::end_filming`].
+    pub(crate) fn filmings(&self) -> usize {
+        self.inner.unfinished.filmings()
+    }
+
+    /// Notes that nothing is written any more of what was begun up to a count of [`Archive::filmings`]. What
+    /// of it could not be closed holds its failover open until it is mended.
+    pub(crate) async fn end_filming(&self, begun: usize) -> Result<(), ArchiveError> {
+        self.blocking(move |archive| archive.end_filming(begun)).await
+    }
+
+    /// Whether files are without a row, written or left.
+    pub(crate) fn is_writing(&self) -> bool {
+        !self.inner.unfinished.is_empty()
+    }
+
+    /// Whether there is something to [`Archive::mend`].
+    pub(crate) fn is_left(&self) -> bool {
+        self.inner.unfinished.has_left()
     }
 
     /// Takes a new file for a camera; blocks for as long as the disk needs. If the name is taken (the clock
     /// was set back), the next free one.
-    pub(crate) fn create(&self, kind: Kind, camera: &CameraId, start: Timestamp) -> io::Result<NewFile> {
-        self.inner.create(kind, camera, start)
+    pub(crate) fn create(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        start: Timestamp,
+        failover: Option<&FailoverId>,
+    ) -> io::Result<NewFile> {
+        self.inner.create(kind, camera, start, failover)
     }
 
-    /// Makes a file of this server durable and gives it its row.
+    /// Makes a file of this server durable and gives it its row; if that fails, it is left to be mended.
     pub(crate) fn close(&self, segment: &Segment) -> Result<(), ArchiveError> {
-        let file = self.inner.folder.join(&segment.path);
-        disk::sync(&self.inner.folder, &file).map_err(ArchiveError::file(&file))?;
-        self.inner.index.add(std::slice::from_ref(segment))?;
-        self.inner.written(&segment.path);
-        Ok(())
+        self.inner.close(segment)
     }
 
     /// Removes a file in which nothing was recorded.
-    pub(crate) fn discard(&self, path: &str) -> io::Result<()> {
-        self.inner.written(path);
-        disk::delete(&self.inner.folder.join(path))
+    pub(crate) fn discard(&self, path: &str) -> Result<(), ArchiveError> {
+        self.inner.discard(path)
     }
 
-    /// Repairs a file of this server that could not be finished, as after a crash; none if nothing was in it.
-    pub(crate) fn repair(&self, path: &str) -> Result<Option<Segment>, ArchiveError> {
-        let repaired = self.inner.repair_one(path);
-        self.inner.written(path);
-        repaired
+    /// Repairs a file of this server that could not be finished, as after a crash; if that fails, it is left
+    /// to be mended.
+    pub(crate) fn repair(&self, path: &str) -> Result<(), ArchiveError> {
+        self.inner.repair_one(path)
+    }
+
+    /// Nobody writes a file any more that was never closed: it is left to be mended.
+    pub(crate) fn leave(&self, path: &str) {
+        tracing::error!(
+            segment.path = path,
+            "a defect: a segment was given up before it was closed"
+        );
+        self.inner.unfinished.leave(path);
     }
 
     /// A handle for [`Volume::sync`].
@@ -376,6 +421,9 @@ impl Volume {
 
 /// In what the file differs from what its row says of it.
 fn damage(file: &Path, segment: &Segment) -> io::Result<Option<String>> {
+    if segment.blake3 == UNKNOWN {
+        return Ok(Some("could not be repaired".to_owned()));
+    }
     let bytes = fs::metadata(file)?.len();
     if bytes != segment.bytes {
         return Ok(Some(format!("has {bytes} bytes instead of {}", segment.bytes)));
@@ -394,43 +442,28 @@ impl Inner {
         }
     }
 
-    fn create(&self, kind: Kind, camera: &CameraId, start: Timestamp) -> io::Result<NewFile> {
-        let mut name = Name {
-            kind,
-            camera: camera.clone(),
-            start,
-            server: self.server.clone(),
-        };
-        loop {
-            let path = name.path();
-            let file = self.folder.join(&path);
-            disk::create_folder_of(&file)?;
-            self.writing().insert(path.clone());
-            match disk::reserve(&file) {
-                Ok(()) => {
-                    return Ok(NewFile {
-                        path,
-                        file,
-                        start: name.start,
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    name.start = Timestamp(name.start.as_millis() + 1);
-                }
-                Err(error) => {
-                    self.written(&path);
-                    return Err(error);
+    fn erase(&self, failover: &FailoverId) -> Result<usize, ArchiveError> {
+        let segments = self.index.closed(&self.recorded_for(failover))?;
+        let damaged = self.index.damaged(failover, &self.server)?;
+        let aside = self.folder.join(DAMAGED).join(failover.as_str());
+        for segment in &segments {
+            let file = self.folder.join(&segment.path);
+            let another_length = || fs::metadata(&file).is_ok_and(|found| found.len() != segment.bytes);
+            if damaged.contains_key(&segment.path) || another_length() {
+                let kept = aside.join(&segment.path);
+                if disk::put_aside(&file, &kept).map_err(ArchiveError::file(&file))? {
+                    let reason = damaged
+                        .get(&segment.path)
+                        .map_or("another length", String::as_str);
+                    tracing::warn!(
+                        segment.path, reason, kept = %kept.display(),
+                        "a damaged recording is put aside, not erased"
+                    );
                 }
             }
         }
-    }
-
-    fn writing(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn written(&self, path: &str) {
-        self.writing().remove(path);
+        self.delete(&segments)?;
+        Ok(segments.len())
     }
 
     /// Files first: a row without a file is dropped at the next recovery, a file without a row comes back.
@@ -461,6 +494,11 @@ impl Inner {
             let beyond = retention::beyond_limits(&oldest, bytes, camera.retention, now);
             self.delete(beyond)?;
             retained.removed.extend_from_slice(beyond);
+        }
+        let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;
+        if free < free_bytes {
+            let aside = self.folder.join(DAMAGED);
+            disk::delete_oldest(&aside, free_bytes - free).map_err(ArchiveError::file(&aside))?;
         }
         for held in [false, true] {
             let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;

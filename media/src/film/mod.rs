@@ -31,8 +31,10 @@ use crate::{
 /// How many files are opened or closed at once. More does not go faster on any disk, and fewer would let
 /// ninety cameras wait for each other.
 const DISK_THREADS: usize = 8;
-/// How long all segments together get to be closed.
+/// How long all segments together get to be closed before it is said that they are not.
 const CLOSING: Duration = Duration::from_secs(30);
+/// How often what could not be closed is tried again.
+const MENDING: Duration = Duration::from_secs(1);
 /// How often what was written is made durable: what a power cut can cost is twice that.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 /// After a panic in a camera's task, before it is started again.
@@ -86,8 +88,6 @@ struct Inner {
     purpose: watch::Sender<Arc<Purpose>>,
     volume: watch::Sender<(u64, String)>,
     running: Mutex<Running>,
-    /// Cameras' tasks, those that are being stopped included.
-    tasks: TaskTracker,
     /// What runs as long as the studio.
     always: TaskTracker,
     closed: CancellationToken,
@@ -96,8 +96,18 @@ struct Inner {
 #[derive(Default)]
 struct Running {
     cameras: BTreeMap<CameraId, Filmed>,
+    at_work: AtWork,
     /// What was last noted in the index; none while nothing is filmed.
     noted: Option<Option<FailoverId>>,
+}
+
+/// What has to end before all that was filmed since the last stop is closed.
+#[derive(Default)]
+struct AtWork {
+    /// Cameras' tasks, those that are being stopped included.
+    tasks: TaskTracker,
+    /// Segments that are being opened or closed.
+    closing: TaskTracker,
 }
 
 struct Filmed {
@@ -134,15 +144,17 @@ impl Studio {
             purpose: watch::Sender::new(Arc::new(nothing)),
             volume: watch::Sender::new((0, String::new())),
             running: Mutex::default(),
-            tasks: TaskTracker::new(),
             always: TaskTracker::new(),
             closed: CancellationToken::new(),
         });
-        let durable = keep_durable(inner.recorder.clone(), inner.volume.clone());
+        let durable = keep_durable(inner.recorder.archive.clone(), inner.volume.clone());
+        let mending = mend(inner.recorder.archive.clone());
         let until = inner.closed.clone();
-        inner
-            .always
-            .spawn(async move { until.run_until_cancelled(durable).await });
+        inner.always.spawn(async move {
+            until
+                .run_until_cancelled(async { tokio::join!(durable, mending) })
+                .await
+        });
         Ok(Self { inner })
     }
 
@@ -179,12 +191,13 @@ impl Studio {
             }
             stays
         });
+        let Running { cameras, at_work, .. } = &mut *running;
         for (id, camera) in wanted {
             if !camera.enabled {
                 let reason = "disabled in its settings".to_owned();
                 inner.board.set(&id, CameraStatus::Disabled { reason });
-            } else if let std::collections::btree_map::Entry::Vacant(entry) = running.cameras.entry(id) {
-                entry.insert(inner.start(camera));
+            } else if let std::collections::btree_map::Entry::Vacant(entry) = cameras.entry(id) {
+                entry.insert(inner.start(camera, at_work));
             }
         }
         if changed {
@@ -204,7 +217,8 @@ impl Studio {
     }
 
     /// Films nothing any more. Returns when all segments are closed and indexed, or after half a minute if
-    /// the disk does not answer: then no manifest says complete before the next recovery.
+    /// the disk does not answer. Then they go on being closed, and until they are no manifest says complete
+    /// and [`Archive::films_for`] says so.
     pub async fn stop_filming(&self) {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
@@ -215,23 +229,20 @@ impl Studio {
         for id in inner.board.all().into_keys() {
             inner.board.remove(&id);
         }
-        let closed = async {
-            for tracker in [&inner.tasks, &inner.recorder.closing] {
-                tracker.close();
-                tracker.wait().await;
-            }
-        };
-        let closed = tokio::time::timeout(CLOSING, closed).await.is_ok();
-        inner.tasks.reopen();
-        inner.recorder.closing.reopen();
-        if !closed {
-            // They go on in the background; what they don't finish, the next recovery does.
-            tracing::error!("the disk does not answer: not all segments could be closed");
-        } else if running.noted.take().is_some()
-            && let Err(error) = inner.recorder.archive.end_filming().await
-        {
-            tracing::error!(%error, "it could not be noted that all segments are closed");
-        }
+        // What is filmed from now on is counted anew, and never waits for these.
+        let at_work = std::mem::take(&mut running.at_work);
+        running.noted = None;
+        let archive = inner.recorder.archive.clone();
+        let begun = archive.filmings();
+        drop(running);
+        let until = inner.closed.clone();
+        let closing = inner.always.spawn(async move {
+            until
+                .run_until_cancelled(close_all(at_work, archive, begun, CLOSING))
+                .await
+        });
+        // If the time is over, the task goes on, and says so itself.
+        let _ = tokio::time::timeout(CLOSING, closing).await;
     }
 
     /// Stops filming, and everything else.
@@ -285,42 +296,91 @@ impl Studio {
 }
 
 impl Inner {
-    fn start(&self, camera: Camera) -> Filmed {
+    fn start(&self, camera: Camera, at_work: &AtWork) -> Filmed {
         let (fanout, stop) = (Arc::new(Fanout::default()), CancellationToken::new());
         let take = Take {
             camera: camera.clone(),
             config: self.config.clone(),
             board: self.board.clone(),
             fanout: Arc::clone(&fanout),
-            recorder: self.recorder.clone(),
+            recorder: Shared {
+                closing: at_work.closing.clone(),
+                ..self.recorder.clone()
+            },
             purpose: self.purpose.subscribe(),
             volume: self.volume.subscribe(),
             stop: stop.clone(),
         };
         self.board.set(&camera.id, CameraStatus::Connecting);
-        self.tasks.spawn(run_contained(take));
+        at_work.tasks.spawn(run_contained(take));
         Filmed { camera, fanout, stop }
+    }
+}
+
+/// Waits until all that was filmed is closed, however long the disk takes, and notes it. Complains each time
+/// that `patience` is over.
+async fn close_all(at_work: AtWork, archive: Archive, begun: usize, patience: Duration) {
+    let closed = async {
+        for tracker in [&at_work.tasks, &at_work.closing] {
+            tracker.close();
+            tracker.wait().await;
+        }
+        while let Err(error) = archive.end_filming(begun).await {
+            tracing::error!(%error, "it can't be noted yet that all segments are closed");
+            tokio::time::sleep(MENDING).await;
+        }
+    };
+    let mut closed = std::pin::pin!(closed);
+    let mut waited = Duration::ZERO;
+    while tokio::time::timeout(patience, &mut closed).await.is_err() {
+        waited += patience;
+        tracing::error!(
+            waited_seconds = waited.as_secs(),
+            "the disk does not answer: segments are still being closed, and can't be handed back before"
+        );
+    }
+    if !waited.is_zero() {
+        tracing::info!("all segments are closed at last");
+    }
+}
+
+/// Repairs what could not be closed, again and again.
+async fn mend(archive: Archive) {
+    let mut ticks = tokio::time::interval(MENDING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if archive.is_left()
+            && let Err(error) = archive.mend().await
+        {
+            tracing::error!(%error, "segments that could not be closed can't be repaired yet");
+        }
     }
 }
 
 /// Runs a camera; a panic is that camera's fault alone, and it is started again.
 async fn run_contained(take: Take) {
-    while AssertUnwindSafe(take.clone().run()).catch_unwind().await.is_err() {
+    let panicked = || {
         tracing::error!(camera.id = %take.camera.id, "a defect: the camera's task panicked");
         let detail = "a defect in this program; it is tried again".to_owned();
-        take.board.set(
-            &take.camera.id,
-            CameraStatus::Lost {
-                fault: CameraFault::Garbage,
-                detail,
-            },
-        );
-        if take
-            .stop
-            .run_until_cancelled(tokio::time::sleep(AFTER_PANIC))
-            .await
-            .is_none()
-        {
+        let fault = CameraFault::Garbage;
+        take.board
+            .set(&take.camera.id, CameraStatus::Lost { fault, detail });
+    };
+    contain(&take.stop, AFTER_PANIC, || take.clone().run(), panicked).await;
+}
+
+/// Runs what `begin` begins, to its end; each time it panics it is told, and begun again after a pause.
+async fn contain<F: Future<Output = ()>>(
+    stop: &CancellationToken,
+    pause: Duration,
+    begin: impl Fn() -> F,
+    panicked: impl Fn(),
+) {
+    while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
+        panicked();
+        let pause = tokio::time::sleep(pause);
+        if stop.run_until_cancelled(pause).await.is_none() {
             return;
         }
     }
@@ -333,16 +393,16 @@ fn is_same_session(new: &Camera, old: &Camera) -> bool {
 
 /// Makes all that was written durable, again and again, for all cameras at once. A failure means that what
 /// was written may be lost, so every segment is begun anew.
-async fn keep_durable(recorder: Shared, failures: watch::Sender<(u64, String)>) {
+async fn keep_durable(archive: Archive, failures: watch::Sender<(u64, String)>) {
     let mut ticks = tokio::time::interval(DURABLE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if recorder.closing.is_empty() {
+        if !archive.is_writing() {
             // No segment is open, none is being closed.
             continue;
         }
-        let archive = recorder.archive.clone();
+        let archive = archive.clone();
         let synced = tokio::task::spawn_blocking(move || archive.volume()?.sync()).await;
         if let Ok(Err(error)) = synced {
             tracing::error!(%error, "the recording volume does not keep what is written");
@@ -351,5 +411,49 @@ async fn keep_durable(recorder: Shared, failures: watch::Sender<(u64, String)>) 
                 *reason = format!("the volume does not keep what is written: {error}");
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use understudy_core::time::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn e1_a_panic_is_told_and_the_camera_is_begun_again() {
+        let (begun, told) = (Cell::new(0), Cell::new(0));
+        let begin = || {
+            begun.set(begun.get() + 1);
+            let number = begun.get();
+            async move { assert!(number > 2, "a defect") }
+        };
+        let stop = CancellationToken::new();
+        contain(&stop, Duration::ZERO, begin, || told.set(told.get() + 1)).await;
+        assert_eq!((begun.get(), told.get()), (3, 2));
+    }
+
+    #[tokio::test]
+    async fn g2_a_disk_that_hangs_for_long_ends_the_filming_when_it_answers_at_last() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let archive = Archive::open(folder.path(), ServerId::new("spare-1")?)?;
+        let f_1 = FailoverId::new("f-1")?;
+        archive.begin_filming(Timestamp(0), Some(f_1.clone())).await?;
+        let at_work = AtWork::default();
+        let hung = at_work.closing.token();
+        let closing = tokio::spawn(close_all(
+            at_work,
+            archive.clone(),
+            archive.filmings(),
+            Duration::from_millis(1),
+        ));
+        assert!(archive.films_for(&f_1).await?);
+        assert!(!closing.is_finished());
+        drop(hung);
+        closing.await?;
+        assert!(!archive.films_for(&f_1).await?);
+        Ok(())
     }
 }

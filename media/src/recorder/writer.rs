@@ -1,7 +1,7 @@
 //! One segment on its way to disk: gathers frames until its file is open, passes them on, and closes it.
 //! Everything that blocks on the disk happens on threads for that, so that a hung disk stops no camera.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use understudy_core::{
@@ -76,20 +76,28 @@ impl Writer {
         let (shared, camera, wall) = (writer.shared.clone(), writer.camera.clone(), writer.wall);
         let (format, audio) = (Arc::clone(&writer.format), recorder.audio.clone());
         let (progress, noted, number) = (recorder.progress.clone(), purpose.noted.clone(), recorder.begun);
+        let failover = writer.failover.clone();
         recorder.shared.closing.spawn(async move {
             noted.cancelled().await;
             let (events, receiver) = mpsc::channel(3);
             let archive = shared.archive.clone();
-            let opening = move || open(&archive, &camera, wall, &format, audio.as_ref(), events);
+            let opening = move || {
+                let file = archive.create(Kind::Segment, &camera, wall, failover.as_ref());
+                open(&archive, file, &format, audio.as_ref(), events)
+            };
             match on_disk(&shared, opening).await {
                 Some(Ok((file, pipeline))) => {
                     let (finish, finished) = oneshot::channel();
-                    // Whoever waited may be gone: then this drops, and so stops, the pipeline.
-                    let _ = ready.send(Opened {
+                    let opened = Opened {
                         file,
                         pipeline,
                         finished,
-                    });
+                    };
+                    // Whoever waited may be gone: then this drops, and so stops, the pipeline.
+                    if let Err(Opened { file, pipeline, .. }) = ready.send(opened) {
+                        drop(pipeline);
+                        shared.archive.leave(&file.path);
+                    }
                     follow(receiver, number, &progress, finish).await;
                 }
                 Some(Err(fault)) => drop(progress.send(Progress::Failed(number, fault)).await),
@@ -185,10 +193,13 @@ impl Writer {
             let length = i64::try_from((self.last + self.step).as_millis()).unwrap_or(0);
             let end = next.unwrap_or(Timestamp(file.start.as_millis() + length));
             let (shared, camera, failover) = (self.shared.clone(), self.camera, self.failover);
-            on_disk(&self.shared, move || {
+            let path = file.path.clone();
+            let closed = on_disk(&self.shared, move || {
                 close(&shared.archive, file, pipeline, whole, camera, failover, end)
-            })
-            .await;
+            });
+            if closed.await.is_none() {
+                self.shared.archive.leave(&path);
+            }
         });
     }
 }
@@ -202,15 +213,13 @@ async fn on_disk<T: Send + 'static>(shared: &Shared, work: impl FnOnce() -> T + 
 
 fn open(
     archive: &Archive,
-    camera: &CameraId,
-    wall: Timestamp,
+    file: io::Result<NewFile>,
     format: &VideoFormat,
     audio: Option<&AudioFormat>,
     events: mpsc::Sender<Event>,
 ) -> Result<(NewFile, Pipeline), Fault> {
-    let file = archive
-        .create(Kind::Segment, camera, wall)
-        .map_err(|error| Fault::new(CameraFault::Storage, format!("no segment can be begun: {error}")))?;
+    let file =
+        file.map_err(|error| Fault::new(CameraFault::Storage, format!("no segment can be begun: {error}")))?;
     match Pipeline::start(&file.file, format, audio, events) {
         Ok(pipeline) => Ok((file, pipeline)),
         Err(fault) => {
@@ -271,10 +280,10 @@ fn close(
             };
             archive.close(&segment).map_err(|error| error.to_string())
         }
-        (false, _) => archive.repair(&path).map(drop).map_err(|error| error.to_string()),
+        (false, _) => archive.repair(&path).map_err(|error| error.to_string()),
     };
     if let Err(error) = result {
-        // The file stays without a row; the next recovery takes it.
+        // The file stays without a row: it is mended, and holds its failover's manifest open until then.
         tracing::error!(segment.path = path, error, "a segment could not be closed");
     }
 }

@@ -80,6 +80,40 @@ async fn f3_what_can_not_be_read_at_the_moment_is_not_called_damaged() -> anyhow
 }
 
 #[tokio::test]
+async fn g4_an_erasure_keeps_damaged_recordings_aside_until_the_volume_is_short() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let archive = Archive::open(folder.path(), server())?;
+    let all: Vec<Segment> = (1..=3)
+        .map(|minute| segment(minute, "recorder-1", b"0123456789"))
+        .collect();
+    for segment in &all {
+        import(&archive, segment, b"0123456789").await?;
+    }
+    // One has other bytes, as a second look at it found; one is too short; one is whole.
+    fs::write(archive.file(&all[0].path)?, b"012345678X")?;
+    assert!(matches!(archive.verify(&all[0]).await?, Verdict::Damaged(_)));
+    fs::write(archive.file(&all[1].path)?, b"01234")?;
+    assert_eq!(archive.erase(&failover("f-1")).await?, 3);
+    assert!(archive.segments(Filter::default()).await?.is_empty());
+    assert!(
+        all.iter()
+            .all(|segment| !folder.path().join(&segment.path).exists())
+    );
+    let aside = |segment: &Segment| folder.path().join(".damaged/f-1").join(&segment.path);
+    assert_eq!(fs::read(aside(&all[0]))?, b"012345678X");
+    assert_eq!(fs::read(aside(&all[1]))?, b"01234");
+    assert!(!aside(&all[2]).exists());
+    archive.recover().await?;
+    assert!(archive.segments(Filter::default()).await?.is_empty());
+
+    archive.retain(Timestamp(0), Vec::new(), 0).await?;
+    assert!(aside(&all[0]).exists(), "there is room");
+    archive.retain(Timestamp(0), Vec::new(), u64::MAX).await?;
+    assert!(!folder.path().join(".damaged").exists());
+    Ok(())
+}
+
+#[tokio::test]
 async fn another_server_can_name_no_file_outside_the_archive() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let archive = Archive::open(folder.path().join("archive"), server())?;

@@ -47,12 +47,12 @@ impl Keeper {
         }
     }
 
-    /// Says [`Input::Closed`] once nothing filmed for `failover` is left without its row. To be called after
-    /// the filming has ended.
+    /// Says [`Input::Closed`] once nothing filmed for `failover` is left without its row, however long the disk
+    /// takes. To be called after the filming has ended.
     pub(crate) fn close(&self, failover: FailoverId) {
         let keeper = self.clone();
         self.process.spawn("close", async move {
-            if keeper.repaired().await {
+            if keeper.closed(&failover).await {
                 tracing::info!(failover = %failover, "all recordings of the failover are closed");
                 keeper.say(Input::Closed(failover)).await;
             }
@@ -60,13 +60,13 @@ impl Keeper {
     }
 
     /// Erases what was recorded for `failover`, however often the disk refuses; then says [`Input::Erased`].
+    /// What is not closed yet is waited for: it is not known to be handed back.
     pub(crate) fn erase(&self, failover: FailoverId) {
         let keeper = self.clone();
         self.process.spawn("erase", async move {
-            if !keeper.repaired().await {
+            if !keeper.closed(&failover).await {
                 return;
             }
-            let shutdown = keeper.process.shutdown();
             loop {
                 match keeper.archive.erase(&failover).await {
                     Ok(segments) => {
@@ -75,12 +75,43 @@ impl Keeper {
                     }
                     Err(error) => tracing::error!(failover = %failover, %error, "recordings can't be erased"),
                 }
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(RETRY) => {}
+                if !keeper.pause().await {
+                    return;
                 }
             }
         });
+    }
+
+    /// Ends when everything filmed for `failover` is closed and indexed, or named as beyond repair; false at
+    /// shutdown.
+    async fn closed(&self, failover: &FailoverId) -> bool {
+        if !self.repaired().await {
+            return false;
+        }
+        let mut waits = false;
+        loop {
+            match self.archive.films_for(failover).await {
+                Ok(false) => return true,
+                Ok(true) if !waits => {
+                    tracing::warn!(failover = %failover, "not all recordings of the failover are closed yet");
+                    waits = true;
+                }
+                Ok(true) => {}
+                Err(error) => {
+                    tracing::error!(failover = %failover, %error, "it is not known whether all is closed");
+                }
+            }
+            if !self.pause().await {
+                return false;
+            }
+        }
+    }
+
+    /// Waits before something is tried again; false at shutdown.
+    async fn pause(&self) -> bool {
+        let shutdown = self.process.shutdown();
+        let pause = tokio::time::sleep(RETRY);
+        shutdown.run_until_cancelled(pause).await.is_some()
     }
 
     async fn say(&self, result: Input) {

@@ -14,7 +14,7 @@ mod metrics;
 mod report;
 mod shell;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, mpsc, watch};
 use understudy_bus::{BrokerConfig, Bus, BusError};
@@ -46,6 +46,10 @@ use self::{
 /// Work done elsewhere whose result waits for the shell: one `Closed` or `Erased` for each failover that the
 /// archive holds, of which there are seldom more than two.
 const RESULTS: usize = 16;
+
+/// How long the start of a server that films nothing waits for the repair of what a crash left behind. Some
+/// ninety files of a minute each are read once.
+const REPAIRING: Duration = Duration::from_secs(10);
 
 /// Why the recording service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +115,8 @@ pub async fn run(
     let bundles = open_bundles(&disk, &key)?;
     opened.ready();
 
+    // Connects by itself, and nothing below waits for it: cameras are filmed without a broker too.
+    let bus = Bus::start(&broker, &format!("ingest/{}", server.id), &process)?;
     let (sender, results) = mpsc::channel(RESULTS);
     let keeper = Keeper::start(archive.clone(), sender, &process);
     let held = held(&archive, &keeper, assignment.as_ref())
@@ -132,7 +138,6 @@ pub async fn run(
     );
     process.spawn("director", director);
 
-    // Nothing above waits for the broker, and the first effects are carried out before it is asked for.
     let (wanted, wishes) = watch::channel(None);
     let (reports, published) = watch::channel(None);
     let (limits, cameras) = watch::channel(Vec::new());
@@ -150,7 +155,6 @@ pub async fn run(
     };
     let shell = Shell::start(tools, &config, &server, assignment, bundles, held).await;
 
-    let bus = Bus::start(&broker, &format!("ingest/{}", server.id), &process)?;
     let (fetched, fetches) = mpsc::channel(1);
     process.spawn(
         "fetch",
@@ -195,7 +199,8 @@ async fn open(server: &ServerConfig) -> Result<(Disk, Archive), IngestError> {
 }
 
 /// The failovers of which the archive has recordings to give out. Who films does so at once; who only hands
-/// back first has to have whole what a crash left behind.
+/// back first has to have whole what a crash left behind, but does not wait for a disk that can't give it:
+/// nothing is erased, and no manifest is complete, before it is.
 async fn held(
     archive: &Archive,
     keeper: &Keeper,
@@ -206,7 +211,7 @@ async fn held(
     if films || held.is_empty() {
         return Ok(held);
     }
-    keeper.repaired().await;
+    let _ = tokio::time::timeout(REPAIRING, keeper.repaired()).await;
     archive.failovers().await
 }
 

@@ -202,7 +202,11 @@ async fn e1_killed_at_any_moment_it_goes_on_filming_and_no_file_is_orphaned() {
     assert_eq!(segments.len(), files_below(&rig.data().join("archive")));
     let archive = Archive::open(rig.data().join("archive"), server("spare-1")).expect("an archive");
     for segment in &segments {
-        assert_eq!(archive.verify(segment).await.expect("readable"), Verdict::Whole, "{segment:?}");
+        assert_eq!(
+            archive.verify(segment).await.expect("readable"),
+            Verdict::Whole,
+            "{segment:?}"
+        );
         assert_eq!(segment.failover, Some(failover("f-1")), "{segment:?}");
     }
     simulator.stop().await;

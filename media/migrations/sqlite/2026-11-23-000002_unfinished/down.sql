@@ -1,0 +1,2 @@
+DROP TABLE taken;
+ALTER TABLE segments DROP COLUMN damaged;
