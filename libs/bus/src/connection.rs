@@ -304,9 +304,16 @@ impl Connector {
                         () = &mut done => "the process ends".to_owned(),
                     };
                     self.current.send_replace(None);
-                    self.set(Link::Down { why: why.clone() });
+                    let ends = self.shutdown.is_cancelled() || self.gone.is_cancelled();
+                    let down = Link::Down { why: why.clone() };
+                    if ends {
+                        // Nobody waits for the broker any more, and nobody is to be warned of that.
+                        self.link.send_replace(down);
+                    } else {
+                        self.set(down);
+                    }
                     session.ended.send_replace(Some(why.clone()));
-                    if self.shutdown.is_cancelled() || self.gone.is_cancelled() {
+                    if ends {
                         // Best effort: the broker notices a closed socket as well.
                         let close = session.connection.close(200, "the process ends".into());
                         let _ended = tokio::time::timeout(GRACE, close).await;
