@@ -21,7 +21,8 @@ const LATENESS: Duration = Duration::from_millis(150);
 /// Servers whose silence began within this time of one another vanished together.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// For how long the host is taken for blind, once it sees again, for a server that it has not heard since: each
-/// takes its own time to connect again, up to 5 s between two tries, and then some to sign in.
+/// takes its own time to connect again, up to 5 s between two tries, and then some to sign in. The same for one
+/// that a monitor has only just begun to watch.
 const SEES_AGAIN: Duration = Duration::from_secs(15);
 /// The longest interval that a beat may claim, so that a wrong one does not hide a dead server.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
@@ -233,7 +234,10 @@ fn vanished_together(domain: &DomainId, known: &[&Subject], now: Monotonic) -> O
     let last = known.iter().map(|subject| subject.last).max()?;
     let together = known
         .iter()
-        .filter(|subject| subject.excuse(now).is_some() || last.since(subject.last) <= AT_ONCE)
+        .filter(|subject| {
+            let not_back = subject.ever_heard && subject.excuse(now).is_some();
+            not_back || last.since(subject.last) <= AT_ONCE
+        })
         .count();
     if together < 2 {
         return None;
@@ -269,7 +273,10 @@ impl Subject {
             storage: Storage::default(),
             evidence: Vec::new(),
             said: None,
-            deaf: None,
+            deaf: Some((
+                now,
+                "it has not been heard since the monitor began to watch it".to_owned(),
+            )),
         }
     }
 

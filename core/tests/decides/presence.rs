@@ -224,6 +224,8 @@ fn a_lone_server_of_a_domain_is_missed_even_if_another_one_was_never_heard() {
     let moment = table.moment();
     table.presence.watch([(server_id("a"), domain.clone())], moment);
     let seen = table.pass(3000, &[]);
+    assert!(last_of(&seen, "a").blind, "it is given time to connect");
+    let seen = table.pass(15_000, &[]);
     assert!(!last_of(&seen, "a").blind, "there is no other to go by");
     table.pass(20_000, &BOTH);
     let moment = table.moment();
@@ -293,4 +295,45 @@ fn a_removed_server_is_forgotten_and_a_new_one_is_silent_from_now() {
     assert!(seen.iter().all(|seen| seen.observation.server == server_id("b")));
     let last = &seen.last().expect("spoken of each second").observation;
     assert!((1000..=2000).contains(&last.silent_ms), "{}", last.silent_ms);
+}
+
+#[test]
+fn k3_a_site_that_boots_in_any_order_with_the_broker_last_misses_nobody() {
+    let mut table = Table::new();
+    let domain = DomainId::new("east").expect("an id");
+    let moment = table.moment();
+    let enrolled = ["a", "b", "c"].map(|id| (server_id(id), domain.clone()));
+    table.presence.watch(enrolled, moment);
+    table
+        .presence
+        .broker(Some("connection refused".to_owned()), moment);
+    let mut seen = table.pass(10_000, &[]);
+    // One agent is up and reaches the monitor, the others take their time, and one has no such way.
+    seen.extend(table.pass(120_000, &[(Path::Direct, "a")]));
+    seen.extend(table.pass(30_000, &[(Path::Direct, "a"), (Path::Direct, "b")]));
+    let moment = table.moment();
+    table.presence.broker(None, moment);
+    seen.extend(table.pass(8000, &[(Path::Broker, "a"), (Path::Broker, "b")]));
+    seen.extend(table.pass(
+        8000,
+        &[(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")],
+    ));
+    let missed = |seen: &&Seen| seen.observation.silent_ms > 0 && !seen.observation.blind;
+    assert_eq!(seen.iter().find(missed), None);
+}
+
+#[test]
+fn k3_a_monitor_that_starts_while_servers_connect_again_gives_each_its_time() {
+    let mut table = Table::new();
+    let domain = DomainId::new("east").expect("an id");
+    let moment = table.moment();
+    let enrolled = ["a", "b"].map(|id| (server_id(id), domain.clone()));
+    table.presence.watch(enrolled, moment);
+    // a is heard before anything could have been concluded.
+    table.beat(Path::Broker, "a");
+    let seen = table.pass(9000, &[(Path::Broker, "a")]);
+    assert!(last_of(&seen, "b").blind && !last_of(&seen, "a").blind);
+    // And a is missed if it dies meanwhile, whatever becomes of b.
+    let seen = table.pass(3000, &[]);
+    assert!(!last_of(&seen, "a").blind);
 }
