@@ -75,9 +75,21 @@ fn tell(output: Output, fact: &Fact) -> Result<(), Failure> {
             time(fact.at),
             fact.domain,
             fact.event.name(),
-            fact.event.subject()
+            about(fact)
         )
     })
+}
+
+/// What it is about: servers say more to a person than a failover's id, which is there as well.
+fn about(fact: &Fact) -> String {
+    let subject = fact.event.subject();
+    let json = serde_json::to_value(&fact.event).unwrap_or_default();
+    let field = |name: &str| json["data"][name].as_str().filter(|text| *text != subject);
+    let stand_in = field("stand_in").map(|stand_in| format!(" → {stand_in}"));
+    match field("server") {
+        Some(server) => format!("{server}{}  {subject}", stand_in.unwrap_or_default()),
+        None => subject.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +97,21 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
+
+    #[test]
+    fn an_event_of_a_failover_names_its_servers() {
+        let fact = |name: &str, data: serde_json::Value| -> Fact {
+            let json = serde_json::json!({ "domain": "east", "at": 5, "name": name, "data": data });
+            serde_json::from_value(json).expect("a fact")
+        };
+        let restoring = fact(
+            "failover.restoring",
+            serde_json::json!({ "failover": "f", "server": "recorder-1", "stand_in": "standby-1" }),
+        );
+        assert_eq!(about(&restoring), "recorder-1 → standby-1  f");
+        let recovered = fact("server.recovered", serde_json::json!({ "server": "recorder-1" }));
+        assert_eq!(about(&recovered), "recorder-1");
+    }
 
     #[tokio::test]
     async fn a_stream_is_read_over_comments_and_split_where_it_may_be() {

@@ -67,9 +67,7 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
         Command::Stop { server } => {
             let path = format!("servers/{server}/failover/stop");
             let answer = api.send(Method::POST, &path, &json!({ "by": who() })).await?;
-            output.answer(answer, |view: FailoverView| {
-                format!("{}: {}", view.id, phase(view.phase))
-            })
+            output.answer(answer, |view: FailoverView| stopped(&view))
         }
         Command::Status { server, all } => {
             let mut path = String::from("failovers?");
@@ -172,6 +170,21 @@ impl Told {
             self.trouble = trouble;
         }
         Ok(())
+    }
+}
+
+fn stopped(view: &FailoverView) -> String {
+    match view.phase {
+        Phase::Completed | Phase::Aborted => format!("{}: {}", view.id, phase(view.phase)),
+        _ => format!(
+            "{}: it ends; {} films again first, then {} stops\nfollow it with: understudy failover watch {}",
+            view.id,
+            view.server,
+            view.stand_in
+                .as_ref()
+                .map_or("the failover server", |id| id.as_str()),
+            view.id
+        ),
     }
 }
 

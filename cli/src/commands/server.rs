@@ -26,7 +26,7 @@ pub(crate) enum Command {
     },
     /// Enrol a server; the same again is no error
     Add(AddArgs),
-    /// Remove a server; its archive stays on its own disk
+    /// Remove a server, and its cameras with it; its archive stays on its own disk
     Remove {
         /// Which
         server: ServerId,
@@ -93,8 +93,18 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
             )
         }
         Command::Remove { server } => {
-            api()?.delete(&format!("servers/{server}")).await?;
-            output.done(format!("{server} is removed; what it recorded stays on its disk"))
+            let (api, path) = (api()?, format!("servers/{server}"));
+            let view: ServerView = api.get_as(&path).await?;
+            api.delete(&path).await?;
+            let cameras = match view.cameras {
+                cameras if cameras > 0 && view.server.mode == Mode::Recording => {
+                    format!(", with its {cameras} camera(s)")
+                }
+                _ => String::new(),
+            };
+            output.done(format!(
+                "{server} is removed{cameras}; what it recorded stays on its disk"
+            ))
         }
         Command::Key { file } => {
             make_key(&file)?;
