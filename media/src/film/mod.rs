@@ -18,6 +18,7 @@ use understudy_core::{
     },
     ids::{CameraId, FailoverId, ServerId},
     policy::Range,
+    time::Timestamp,
 };
 
 use self::{board::Board, take::Take};
@@ -164,6 +165,8 @@ impl Studio {
     pub async fn film(&self, film: Film) {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
+        // Before the first frame, so that a file belongs to it by its time.
+        let since = understudy_runtime::clock::wall();
         let wanted: BTreeMap<CameraId, Camera> = film
             .cameras
             .into_iter()
@@ -202,16 +205,16 @@ impl Studio {
         }
         if changed {
             // The cameras connect meanwhile; their first files wait for it.
-            self.note(film.failover.clone()).await;
+            self.note(since, film.failover.clone()).await;
             purpose.noted.cancel();
             running.noted = Some(film.failover);
         }
     }
 
-    async fn note(&self, failover: Option<FailoverId>) {
-        let now = understudy_runtime::clock::wall();
-        if let Err(error) = self.inner.recorder.archive.begin_filming(now, failover).await {
-            // Filming goes first. What a crash leaves behind before the next note counts for no failover.
+    async fn note(&self, since: Timestamp, failover: Option<FailoverId>) {
+        if let Err(error) = self.inner.recorder.archive.begin_filming(since, failover).await {
+            // Filming goes first, and it is tried again once a second. What a crash leaves behind before counts
+            // for no failover.
             tracing::error!(%error, "it could not be noted for which failover is filmed");
         }
     }
@@ -417,8 +420,6 @@ async fn keep_durable(archive: Archive, failures: watch::Sender<(u64, String)>) 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-
-    use understudy_core::time::Timestamp;
 
     use super::*;
 

@@ -4,17 +4,20 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Host, Rig, all_record, bundle, cameras, epoch, eventually, failover, films, holds, server};
+use common::{
+    Host, Rig, all_record, bundle, cameras, epoch, eventually, failover, films, holds, quick, server,
+};
 use tokio::time::Instant;
 use understudy_bus::{Message, private_broker::PrivateBroker};
 use understudy_core::{
     assignment::Role,
     contract::{
-        heartbeat::CameraStatus,
+        heartbeat::{CameraStatus, ServerReport},
         names::ORCHESTRATOR,
         rpc::{Answer, OrchestratorReply, OrchestratorRequest},
     },
 };
+use understudy_ingest::IngestConfig;
 use understudy_media::archive::Filter;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,6 +104,49 @@ async fn c6_g4_a_stand_in_takes_over_hands_back_and_erases() {
         .await;
     assert_eq!(report.epoch, Some(epoch(5)));
     assert!(rig.segments(filter).await.is_empty());
+    running.stop().await;
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_segment_that_can_t_be_closed_is_not_said_to_be_closed_until_it_is() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(1).await;
+    let rig = Rig::new("spare-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    rig.left_behind(&rig.assignment(1, films(&settings, Some("f-1"))), &settings);
+    let config = IngestConfig {
+        segment_seconds: 60,
+        ..quick()
+    };
+    let running = rig.start_with(config, broker.config());
+    host.until("all record", |report| all_record(report, 1)).await;
+
+    // Given: the file that is being written is out of reach, as on a disk that fails for a while.
+    let camera = rig.data().join("archive").join(settings.cameras[0].id.as_str());
+    let away = rig.data().join("away");
+    std::fs::rename(&camera, &away).expect("renamed");
+    let back = Role::HandsBack {
+        failover: failover("f-1"),
+    };
+    host.assign(&rig.assignment(2, back)).await;
+    let held = |report: &ServerReport| report.epoch == Some(epoch(2)) && report.cameras.is_empty();
+    host.until("filming has ended", held).await;
+    for _ in 0..3 {
+        let report = host.next_report().await;
+        assert!(report.closed.is_empty(), "{report:?}");
+        assert_eq!(report.open, [failover("f-1")].into());
+    }
+
+    // When it is there again, it is repaired, and only then all is closed.
+    std::fs::rename(&away, &camera).expect("renamed");
+    host.until("closed", |report| report.closed.contains(&failover("f-1")))
+        .await;
+    let segments = rig.segments(Filter::default()).await;
+    assert_eq!(segments.len(), 1, "{segments:?}");
+    assert_eq!(segments[0].failover, Some(failover("f-1")));
+    assert!(segments[0].frames > 0);
     running.stop().await;
     simulator.stop().await;
 }
