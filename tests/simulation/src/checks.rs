@@ -7,7 +7,11 @@ use std::{
 
 use understudy_core::{
     assignment::{Assignment, Epoch},
-    contract::{api::Phase, event::Event, heartbeat::ServerReport},
+    contract::{
+        api::{Phase, ReasonKind},
+        event::Event,
+        heartbeat::ServerReport,
+    },
     failover::{Failover, Holding},
     fleet::{Record, RecordKey},
     ids::{FailoverId, ServerId},
@@ -21,7 +25,7 @@ use crate::{node::Recording, world::World};
 /// An invariant was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Its number in the design.
+    /// Its number in the design; 0 for what is said there of a blind host, which has none.
     pub invariant: u8,
     /// How.
     pub how: String,
@@ -51,6 +55,8 @@ pub(crate) struct Watch {
     /// The settings of before each failover.
     before: BTreeMap<FailoverId, BundleHash>,
     completed: BTreeSet<FailoverId>,
+    /// Servers that nothing is wrong with but that their whole domain is cut off, or was a moment ago.
+    pub(crate) cut_off: BTreeSet<ServerId>,
     noticed: Option<Violation>,
 }
 
@@ -65,6 +71,7 @@ impl Watch {
             maybe_dropped: BTreeSet::new(),
             before: BTreeMap::new(),
             completed: BTreeSet::new(),
+            cut_off: BTreeSet::new(),
             noticed: None,
         }
     }
@@ -288,6 +295,15 @@ impl World {
 
     /// Invariant 4: with the end of a failover its recording server has the settings of before.
     pub(crate) fn check_event(&mut self, event: &Event) -> Result<(), Violation> {
+        if let Event::FailoverStarted { server, reason, .. } = event
+            && reason.kind == ReasonKind::Disconnection
+            && self.watch.cut_off.contains(server)
+        {
+            return broken(
+                0,
+                format!("{server} is failed over, and only the line to its domain is cut"),
+            );
+        }
         let Event::FailoverCompleted { failover, server, .. } = event else {
             return Ok(());
         };

@@ -1,6 +1,12 @@
 //! What goes wrong, what people do meanwhile, and how everything is mended in the end.
 
-use rand::{Rng, seq::SliceRandom};
+use std::collections::BTreeMap;
+
+use rand::{
+    Rng,
+    rngs::StdRng,
+    seq::{IteratorRandom, SliceRandom},
+};
 use understudy_core::{
     contract::{
         api::CameraEdit,
@@ -12,9 +18,22 @@ use understudy_core::{
 };
 
 use crate::{
+    node::Node,
     scene::{self, camera},
     world::{Bug, World},
 };
+
+/// Ticks within which each server of a domain has connected again when the line is back: 5 s.
+const CONNECTING_TICKS: u32 = 25;
+/// Ticks for which the servers of a domain are not missed after all of them are back.
+const AFTERWARDS: u32 = 5;
+
+/// The line to a whole domain is cut.
+#[derive(Clone, Debug)]
+pub(crate) struct Outage {
+    /// When each server is reached again.
+    back: BTreeMap<ServerId, u32>,
+}
 
 impl World {
     /// At most one new fault; and what is down may come up again.
@@ -57,7 +76,72 @@ impl World {
                 _ => self.take_off_broker(&id),
             }
         }
+        match self.outage.take() {
+            Some(outage) => self.go_on_with(outage),
+            None if self.is_calm() && rng.gen_bool(0.02) => self.cut_off_a_domain(&mut rng),
+            None => {}
+        }
         self.later = Some(rng);
+    }
+
+    /// Whether no weather could make one server silent for longer than another.
+    fn is_calm(&self) -> bool {
+        self.scene.loss == 0.0 && self.scene.delay_ms < 100
+    }
+
+    /// The line to a domain is cut: nothing is wrong with those of its servers that were well before.
+    fn cut_off_a_domain(&mut self, rng: &mut StdRng) {
+        let domain = self
+            .nodes
+            .values()
+            .choose(rng)
+            .expect("there are servers")
+            .domain
+            .clone();
+        let failed_over = |id: &ServerId| {
+            let fleet = self.host.fleet.as_ref();
+            fleet.is_none_or(|fleet| {
+                fleet
+                    .failovers()
+                    .any(|failover| failover.server == *id && !failover.is_settled())
+            })
+        };
+        let there: Vec<&Node> = self.nodes.values().filter(|node| node.domain == domain).collect();
+        let well = there.iter().filter(|node| node.well_ticks > 2);
+        let well: Vec<ServerId> = well.map(|node| node.id.clone()).collect();
+        if well.len() < 2 {
+            return;
+        }
+        let until = self.outcome.ticks + rng.gen_range(5..60);
+        let back = there
+            .iter()
+            .map(|node| (node.id.clone(), until + rng.gen_range(0..CONNECTING_TICKS)));
+        let outage = Outage { back: back.collect() };
+        self.watch.cut_off = well.into_iter().filter(|id| !failed_over(id)).collect();
+        self.tell(|| format!("the line to {domain} is cut"));
+        self.outcome.outages += 1;
+        self.go_on_with(outage);
+    }
+
+    fn go_on_with(&mut self, outage: Outage) {
+        let now = self.outcome.ticks;
+        for (id, back) in &outage.back {
+            let node = self.nodes.get_mut(id).expect("it is there");
+            // Whatever happens to it by itself meanwhile is a reason of its own.
+            if !node.powered || node.process.is_none() {
+                self.watch.cut_off.remove(id);
+            }
+            if now <= *back {
+                node.cut_off = now < *back;
+            } else if node.cut_off {
+                self.watch.cut_off.remove(id);
+            }
+        }
+        if outage.back.values().all(|back| *back + AFTERWARDS < now) {
+            self.watch.cut_off.clear();
+        } else {
+            self.outage = Some(outage);
+        }
     }
 
     fn restart_monitor(&mut self) {
@@ -99,6 +183,8 @@ impl World {
 
     /// Everything is mended at once.
     pub(crate) fn heal(&mut self) {
+        self.outage = None;
+        self.watch.cut_off.clear();
         if self.host.fleet.is_none() {
             self.start_host();
         }

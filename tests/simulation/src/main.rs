@@ -35,6 +35,7 @@ fn main() -> std::process::ExitCode {
                 sum.replaced += outcome.replaced;
                 sum.taken_again += outcome.taken_again;
                 sum.erased += outcome.erased;
+                sum.outages += outcome.outages;
                 sum.crashes += outcome.crashes;
                 sum.ticks += outcome.ticks;
             }

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) cut_off: bool,
     /// It has no way to the broker; its agent's direct connection stands.
     pub(crate) off_broker: bool,
+    /// For how many ticks it has been heard without a break.
+    pub(crate) well_ticks: u32,
     pub(crate) storage: Storage,
     pub(crate) beats: u64,
     pub(crate) starts: u64,
@@ -79,6 +81,7 @@ impl Node {
             powered: false,
             cut_off: false,
             off_broker: false,
+            well_ticks: 0,
             storage: Storage::default(),
             beats: 0,
             starts: 0,

@@ -22,6 +22,10 @@ impl World {
     pub(crate) fn node_turn(&mut self, id: &ServerId) -> Result<(), Violation> {
         let moment = self.moment();
         let node = self.nodes.get_mut(id).expect("its id is one of them");
+        node.well_ticks = match node.powered && !node.cut_off {
+            true => node.well_ticks + 1,
+            false => 0,
+        };
         if node.powered {
             let beat = node.beat(moment.wall);
             self.send(id, Packet::Beat(beat));

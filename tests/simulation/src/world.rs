@@ -15,6 +15,7 @@ use understudy_core::{
 
 use crate::{
     checks::{Violation, Watch, failovers},
+    faults::Outage,
     host::{Host, Outgoing},
     ledger::LedgerProcess,
     network::{Network, Packet, Weather},
@@ -41,6 +42,8 @@ pub enum Bug {
     ForgetEpoch,
     /// The host sends before it has stored.
     SendBeforeCommit,
+    /// The host takes the silence of a domain that is cut off for its servers' own.
+    ForgetBlindness,
     /// The host lets settings be changed during a failover.
     EditDuringFailover,
     /// The ledger writes a key's new holder beside the old one.
@@ -70,6 +73,8 @@ pub struct Outcome {
     pub taken_again: usize,
     /// Recordings that were erased after they had been handed back or dropped.
     pub erased: usize,
+    /// Times that a whole domain was cut off.
+    pub outages: usize,
     /// Processes that died.
     pub crashes: usize,
     /// Ticks that went by.
@@ -92,6 +97,7 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) watch: Watch,
     pub(crate) outcome: Outcome,
+    pub(crate) outage: Option<Outage>,
     story: Option<Vec<String>>,
     next_failover: u64,
     pub(crate) next_recording: u64,
@@ -116,6 +122,7 @@ impl World {
             nodes: BTreeMap::new(),
             network: Network::default(),
             outcome: Outcome::default(),
+            outage: None,
             story: tells.then(Vec::new),
             next_failover: 0,
             next_recording: 0,
@@ -274,7 +281,8 @@ impl World {
     }
 
     fn observe(&mut self, seen: Vec<Seen>) -> Result<(), Violation> {
-        for seen in seen {
+        for mut seen in seen {
+            seen.observation.blind &= self.bug != Some(Bug::ForgetBlindness);
             let fresh = self.fresh();
             self.host_input(Input::Observed {
                 observation: seen.observation,

@@ -52,6 +52,8 @@ fn invariants_hold_on_every_schedule() {
     let sum = |what: fn(&Outcome) -> usize| outcomes.iter().map(what).sum::<usize>();
     let (completed, crashes) = (sum(|each| each.completed), sum(|each| each.crashes));
     let (replaced, again) = (sum(|each| each.replaced), sum(|each| each.taken_again));
+    let outages = sum(|each| each.outages);
+    assert!(outages > 100, "{outages} times a domain was cut off");
     assert!(
         completed > 1000 && crashes > 1000 && replaced > 20 && again > 20,
         "{completed} completed, {crashes} crashes, {replaced} replaced, {again} taken again"
