@@ -1,9 +1,10 @@
 //! Shows the demo as it happens: lines with the time since the start, and in a terminal a line below them
 //! that says how things stand.
 
-use std::{io::IsTerminal, time::Instant};
+use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
 
 /// Where the story is told: standard error, so that standard output stays for the report.
 #[derive(Debug)]

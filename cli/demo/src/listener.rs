@@ -128,6 +128,10 @@ impl Facts {
 
 /// The wall clock in microseconds, as the simulator counts.
 #[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compared with the simulator's times, and finer than the runtime's clock"
+)]
 pub fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)

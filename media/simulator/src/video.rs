@@ -244,7 +244,10 @@ fn sort_units(codec: Codec, access_unit: &[u8]) -> (Frame, Vec<Vec<u8>>) {
         } else if parameter_set {
             // x265enc puts them in front of its first frame twice, and now and then not the same: those
             // that stand right before the slices hold for them.
-            match parameter_sets.iter_mut().find(|known: &&mut Vec<u8>| known[0] == unit[0]) {
+            match parameter_sets
+                .iter_mut()
+                .find(|known: &&mut Vec<u8>| known[0] == unit[0])
+            {
                 Some(known) => *known = unit.to_vec(),
                 None => parameter_sets.push(unit.to_vec()),
             }

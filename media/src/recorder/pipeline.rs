@@ -126,7 +126,10 @@ impl Pipeline {
     ) -> Result<Self, Fault> {
         let pipeline = gst::Pipeline::new();
         let mux = gst::ElementFactory::make("mp4mux")
-            .property("fragment-duration", u32::try_from(FRAGMENT.as_millis()).unwrap_or(u32::MAX))
+            .property(
+                "fragment-duration",
+                u32::try_from(FRAGMENT.as_millis()).unwrap_or(u32::MAX),
+            )
             .property_from_str("fragment-mode", "dash-or-mss")
             // Lets a whole fragment wait at its pad. Without, its thread and the parser's wake each other for
             // each picture (GstAggregator); nothing is delayed, since no source here is live.

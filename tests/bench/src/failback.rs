@@ -6,10 +6,11 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
+use tokio::time::Instant;
 use understudy_bus::{Bus, Queue, private_broker::PrivateBroker};
 use understudy_core::{
     assignment::{Assignment, Epoch, Films, Restore, Role},

@@ -32,14 +32,10 @@ pub fn executable() -> PathBuf {
         return PathBuf::from(path);
     }
     let test = std::env::current_exe().expect("a test knows where it lies");
-    let built = test
-        .ancestors()
+    test.ancestors()
         .map(|folder| folder.join("understudy"))
         .find(|path| path.is_file())
-        .expect(
-            "no `understudy` executable beside the tests: run `cargo build` first, or set UNDERSTUDY_BIN",
-        );
-    built
+        .expect("no `understudy` executable beside the tests: run `cargo build` first, or set UNDERSTUDY_BIN")
 }
 
 /// A fleet and its folder, which goes with it.

@@ -23,7 +23,7 @@ fn demo(failure: &str) -> anyhow::Result<(Report, String)> {
         .flatten()
         .map(|entry| entry.path())
         .collect();
-    assert_eq!(left, [path.clone()], "it cleans up after itself");
+    assert_eq!(left, std::slice::from_ref(&path), "it cleans up after itself");
     Ok((serde_json::from_str(&std::fs::read_to_string(&path)?)?, told))
 }
 
