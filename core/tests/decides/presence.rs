@@ -128,6 +128,39 @@ fn a_host_without_its_broker_and_any_direct_beat_is_blind() {
 }
 
 #[test]
+fn c2_a_late_direct_beat_without_the_broker_is_blindness_until_it_comes_and_never_silence() {
+    // Given a host that hears its one server directly only, its broker being away.
+    let mut table = Table::new();
+    table.pass(2000, &BOTH);
+    let moment = table.moment();
+    let away = Some("connection refused".to_owned());
+    table.presence.broker(away, moment);
+    let direct = [(Path::Direct, "a")];
+    let before = table.pass(2000, &direct);
+    assert!(before.iter().all(|seen| !seen.observation.blind), "{before:?}");
+
+    // When its next beats come late: there is no moment of silence that is not also blindness, or a policy of
+    // half a second would fail it over; and none of blindness before the silence.
+    let late = table.pass(1000, &[]);
+    assert!(transitions(&late, "a").contains(&Transition::Blinded), "{late:?}");
+    for Seen { observation, .. } in &late {
+        assert_eq!(observation.silent_ms > 0, observation.blind, "{observation:?}");
+    }
+
+    // Then the first of them ends both at once, and nothing of it stays.
+    let moment = table.moment();
+    let seen = table.beat(Path::Direct, "a");
+    assert!(!last_of(&seen, "a").blind && last_of(&seen, "a").silent_ms == 0);
+    table.presence.tick(moment);
+    assert!(!table.presence.blindness().is_any());
+    table.presence.broker(None, moment);
+    table.pass(2000, &BOTH);
+    let dead = table.pass(1000, &[(Path::Direct, "b")]);
+    let last = last_of(&dead, "a");
+    assert!(!last.blind && last.silent_ms > 500, "{last:?}");
+}
+
+#[test]
 fn all_servers_of_a_domain_gone_at_once_means_that_the_host_is_cut_off() {
     let mut table = Table::new();
     let all = [(Path::Broker, "a"), (Path::Broker, "b"), (Path::Broker, "c")];

@@ -101,6 +101,19 @@ fn metric(process: &Process, name: &str) -> Option<f64> {
     Some(metric.get_gauge().get_value() + metric.get_counter().get_value())
 }
 
+/// How many beats the monitor has taken on one path.
+fn beats(process: &Process, path: &str) -> f64 {
+    let families = process.registry().gather();
+    let family = families
+        .iter()
+        .find(|family| family.name() == "understudy_heartbeats_total");
+    let metrics = family.map_or(&[][..], |family| family.get_metric());
+    let on_path = metrics
+        .iter()
+        .find(|metric| metric.get_label().iter().any(|label| label.value() == path));
+    on_path.map_or(0.0, |metric| metric.get_counter().get_value())
+}
+
 async fn eventually(what: &str, is: impl Fn() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !is() {
@@ -191,39 +204,39 @@ async fn c2_a_broker_that_vanishes_is_no_silence() {
     })
     .await;
 
-    eventually("shown", || {
-        metric(&monitor, "understudy_heartbeat_age_seconds").is_some()
-    })
-    .await;
+    // When the broker is gone, it is heard directly as before, and so the host is not blind. (A beat that a busy
+    // machine delays blinds it until it comes, as it must: core/tests/decides/presence.rs.)
     broker.kill();
-    let gone = Instant::now();
     eventually("the monitor knows", || {
         monitor.waiting_for().contains_key("broker")
     })
     .await;
-    let (mut looks, mut blind) = (0, 0.0);
-    while gone.elapsed() < Duration::from_secs(3) {
-        let age = metric(&monitor, "understudy_heartbeat_age_seconds").expect("shown");
-        assert!(age < 1.0, "heard directly, and yet {age} s old");
-        blind += metric(&monitor, "understudy_host_blind").expect("shown");
-        looks += 1;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // A beat that a busy machine delays may blind it for a moment, not for longer.
+    let more = async |count| {
+        let direct = beats(&monitor, "direct") + count;
+        eventually("heard directly", || beats(&monitor, "direct") >= direct).await;
+    };
+    // What the broker had handed over before is through by then.
+    more(5.0).await;
+    let by_broker = beats(&monitor, "broker");
+    more(10.0).await;
+    assert_eq!(
+        beats(&monitor, "broker"),
+        by_broker,
+        "nothing by a broker that is gone"
+    );
+    eventually("the host sees", || {
+        metric(&monitor, "understudy_host_blind") == Some(0.0)
+    })
+    .await;
     assert!(
-        blind < f64::from(looks) / 2.0,
-        "blind at {blind} of {looks} looks"
+        monitor.waiting_for().contains_key("broker"),
+        "all of it without one"
     );
 
-    // Back, it was never silent.
+    // Back, no silence is spoken of that would start a failover.
     broker.restart().await.expect("a broker");
-    let incoming = tokio::time::timeout(PATIENCE, observations.next())
-        .await
-        .expect("in time")
-        .expect("one");
-    let first: Observation = incoming.json().expect("an observation");
-    assert_eq!((first.silent_ms, first.paths.direct), (0, true), "{first:?}");
     until(&mut observations, "heard on both paths", |seen| {
+        assert!(seen.silent_ms == 0 || seen.blind, "{seen:?}");
         seen.paths.broker && seen.paths.direct
     })
     .await;
