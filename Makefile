@@ -9,7 +9,7 @@ FAILURE ?= kill
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test simulation check bench clean
+.PHONY: help setup build demo test simulation soak check bench clean
 
 help: ## Say what there is
 	@echo 'Understudy: keeps video surveillance filming when a recording server fails.'
@@ -32,6 +32,9 @@ test: setup ## Run every test
 
 simulation: build ## Run the fleet's decisions through seeded faults, and count them
 	target/debug/understudy-simulation $(ARGS)
+
+soak: build ## The same with ever new seeds, until something fails or you end it
+	target/debug/understudy-simulation --soak $(ARGS)
 
 check: setup ## Formatting, lints, documentation, dependencies
 	scripts/check

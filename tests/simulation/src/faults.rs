@@ -18,21 +18,23 @@ use understudy_core::{
 };
 
 use crate::{
+    bug::Bug,
     node::Node,
     scene::{self, camera},
-    world::{Bug, World},
+    visits::Fault,
+    world::World,
 };
 
 /// Ticks within which each server of a domain has connected again when the line is back: 5 s.
 const CONNECTING_TICKS: u32 = 25;
 /// Ticks for which the servers of a domain are not missed after all of them are back.
-const AFTERWARDS: u32 = 5;
+const AFTERWARDS: u64 = 5;
 
 /// The line to a whole domain is cut.
 #[derive(Clone, Debug)]
 pub(crate) struct Outage {
     /// When each server is reached again.
-    back: BTreeMap<ServerId, u32>,
+    back: BTreeMap<ServerId, u64>,
 }
 
 impl World {
@@ -45,16 +47,40 @@ impl World {
         }
         let ids = self.node_ids();
         let id = ids.choose(&mut self.rng).expect("there are servers").clone();
-        match self.rng.gen_range(0..12) {
-            0 | 1 => self.power_off(&id),
-            2 => self.crash_node(&id, "for no reason"),
-            3 => self.crash_host("for no reason"),
-            4 => self.ledger.crash(),
-            5 => self.cut_off(&id, true),
-            6 => self.damage_volume(&id),
-            7 | 8 => self.start_by_hand(),
-            9 => self.stop_by_hand(),
-            10 => self.stop_a_restoration(),
+        let fault = match self.rng.gen_range(0..12) {
+            0 | 1 => Fault::PowerCut,
+            2 => Fault::ServiceCrash,
+            3 => Fault::HostCrash,
+            4 => Fault::LedgerDown,
+            5 => Fault::CutOff,
+            6 => Fault::VolumeDegraded,
+            7 | 8 => Fault::Start,
+            9 => Fault::Stop,
+            10 => Fault::StopRestoration,
+            _ => Fault::Edit,
+        };
+        self.throw(fault, &id);
+    }
+
+    fn throw(&mut self, fault: Fault, id: &ServerId) {
+        match fault {
+            // People and the host's processes are about everybody; who asks for what is seen where it is asked.
+            Fault::Start | Fault::Stop | Fault::StopRestoration | Fault::Edit => {}
+            Fault::HostCrash | Fault::LedgerDown if !self.strikes(fault, None) => return,
+            Fault::HostCrash | Fault::LedgerDown => {}
+            _ if !self.strikes(fault, Some(id)) => return,
+            _ => {}
+        }
+        match fault {
+            Fault::PowerCut => self.power_off(id),
+            Fault::ServiceCrash => self.crash_node(id, "for no reason"),
+            Fault::HostCrash => self.crash_host("for no reason"),
+            Fault::LedgerDown => self.ledger.crash(),
+            Fault::CutOff => self.cut_off(id, true),
+            Fault::VolumeDegraded => self.damage_volume(id),
+            Fault::Start => self.start_by_hand(),
+            Fault::Stop => self.stop_by_hand(),
+            Fault::StopRestoration => self.stop_a_restoration(),
             _ => self.edit(),
         }
     }
@@ -112,12 +138,19 @@ impl World {
         if well.len() < 2 {
             return;
         }
-        let until = self.outcome.ticks + rng.gen_range(5..60);
-        let back = there
-            .iter()
-            .map(|node| (node.id.clone(), until + rng.gen_range(0..CONNECTING_TICKS)));
+        let until = self.outcome.ticks + u64::from(rng.gen_range(5..60_u32));
+        let back = there.iter().map(|node| {
+            (
+                node.id.clone(),
+                until + u64::from(rng.gen_range(0..CONNECTING_TICKS)),
+            )
+        });
         let outage = Outage { back: back.collect() };
-        self.watch.cut_off = well.into_iter().filter(|id| !failed_over(id)).collect();
+        let not_failed_over = well.into_iter().filter(|id| !failed_over(id)).collect();
+        if !self.strikes(Fault::DomainCutOff, None) {
+            return;
+        }
+        self.watch.cut_off = not_failed_over;
         self.tell(|| format!("the line to {domain} is cut"));
         self.outcome.outages += 1;
         self.go_on_with(outage);
@@ -145,12 +178,18 @@ impl World {
     }
 
     fn restart_monitor(&mut self) {
+        if !self.strikes(Fault::MonitorRestart, None) {
+            return;
+        }
         self.tell(|| "the monitor dies and starts again".to_owned());
         let moment = self.moment();
         self.host.start_monitor(moment);
     }
 
     fn take_off_broker(&mut self, id: &ServerId) {
+        if !self.strikes(Fault::OffBroker, Some(id)) {
+            return;
+        }
         self.tell(|| format!("{id} has no way to the broker any more, and is heard directly"));
         self.nodes.get_mut(id).expect("it is there").off_broker = true;
     }
@@ -280,19 +319,27 @@ impl World {
             .choose(&mut self.rng)
             .filter(|_| tick_is_odd(self.outcome.ticks))
             .cloned();
-        self.person(Request::StartFailover {
-            server,
-            stand_in,
-            by: "anna".to_owned(),
-        });
+        self.person(
+            Fault::Start,
+            &server.clone(),
+            Request::StartFailover {
+                server,
+                stand_in,
+                by: "anna".to_owned(),
+            },
+        );
     }
 
     fn stop_by_hand(&mut self) {
         let server = self.any_recorder();
-        self.person(Request::StopFailover {
-            server,
-            by: "anna".to_owned(),
-        });
+        self.person(
+            Fault::Stop,
+            &server.clone(),
+            Request::StopFailover {
+                server,
+                by: "anna".to_owned(),
+            },
+        );
     }
 
     fn stop_a_restoration(&mut self) {
@@ -300,16 +347,16 @@ impl World {
             fleet
                 .failovers()
                 .find(|failover| !failover.phase.is_final())
-                .map(|failover| failover.id.clone())
+                .map(|failover| (failover.id.clone(), failover.server.clone()))
         });
-        if let Some(failover) = running {
+        if let Some((failover, server)) = running {
             let request = Request::StopRestoration {
                 failover: failover.clone(),
                 by: "anna".to_owned(),
             };
             // Whether or not the host dies over it: from here on the recordings may be gone.
             self.watch.maybe_drop(&failover);
-            self.person(request);
+            self.person(Fault::StopRestoration, &server, request);
         }
     }
 
@@ -320,6 +367,7 @@ impl World {
         }
         let number = self.rng.gen_range(1..=5);
         let id = camera(&server, number, 0).id;
+        let about = server.clone();
         let request = match self.rng.gen_range(0..5) {
             0 => Request::AddCameras(vec![camera(&server, number, 1)]),
             1 => Request::RemoveCamera(id),
@@ -335,7 +383,11 @@ impl World {
                 },
             },
         };
-        self.person(request);
+        let fault = match request {
+            Request::SetPairing { .. } => Fault::Pair,
+            _ => Fault::Edit,
+        };
+        self.person(fault, &about, request);
     }
 
     /// What the host must not let happen: another name for a camera, whatever goes on.
@@ -351,7 +403,10 @@ impl World {
         self.start_host();
     }
 
-    fn person(&mut self, request: Request) {
+    fn person(&mut self, fault: Fault, about: &ServerId, request: Request) {
+        if !self.strikes(fault, Some(about)) {
+            return;
+        }
         let words = format!("{request:?}");
         let answer = self.ask(request);
         self.tell(|| match answer {
@@ -366,6 +421,6 @@ impl World {
     }
 }
 
-fn tick_is_odd(tick: u32) -> bool {
+fn tick_is_odd(tick: u64) -> bool {
     tick % 2 == 1
 }

@@ -12,7 +12,7 @@ use understudy_core::{
     time::Moment,
 };
 
-use crate::world::Bug;
+use crate::bug::Bug;
 
 /// What waits in the outbox.
 #[derive(Clone, Debug)]

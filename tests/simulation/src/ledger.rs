@@ -6,7 +6,7 @@ use understudy_core::{
     license::{Change, Entry, Ledger, Move, key::Payload},
 };
 
-use crate::world::Bug;
+use crate::bug::Bug;
 
 /// The licence process and its disk. One transaction is one call of `commit`.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 //! rest where it would have without them. The same seed gives the same schedule: a seed that fails can be
 //! told as a story and pinned as a test.
 
+mod bug;
 mod checks;
 mod faults;
 mod host;
@@ -14,24 +15,32 @@ mod network;
 mod node;
 mod puller;
 mod scene;
+mod schedule;
+mod shrink;
 mod turn;
+mod visits;
 mod world;
 
+pub use bug::Bug;
 pub use checks::Violation;
-pub use world::{Bug, Outcome, World};
+pub use schedule::{Schedule, pinned};
+pub use shrink::{Shrunk, shrink};
+pub use visits::{Fault, Visits};
+pub use world::{Outcome, Played};
 
-/// Runs the schedule of one seed.
+use world::World;
+
+/// Plays a schedule.
 ///
 /// # Errors
 /// The invariant that was broken, and how.
-pub fn run(seed: u64, bug: Option<Bug>) -> Result<Outcome, Violation> {
-    World::new(seed, bug, false).run().1
+pub fn run(schedule: &Schedule) -> Result<Outcome, Violation> {
+    let played = World::new(schedule.clone(), false).run();
+    played.result.map(|()| played.outcome)
 }
 
-/// Runs the schedule of one seed, and tells its story.
-///
-/// # Errors
-/// In the second part: the invariant that was broken, and how.
-pub fn tell(seed: u64, bug: Option<Bug>) -> (Vec<String>, Result<Outcome, Violation>) {
-    World::new(seed, bug, true).run()
+/// Plays a schedule, and tells its story.
+#[must_use]
+pub fn tell(schedule: &Schedule) -> Played {
+    World::new(schedule.clone(), true).run()
 }

@@ -1,50 +1,128 @@
-//! Runs seeded schedules of the whole fleet, and tells the story of one.
+//! Runs seeded schedules of the whole fleet, and tells the story of one that fails.
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 use clap::Parser;
-use understudy_simulation::Outcome;
+use understudy_simulation::{Bug, Outcome, Schedule, run, shrink, tell};
 
 /// Seeded faults on the pure machines of the fleet.
 #[derive(Parser)]
 struct Arguments {
-    /// Tell the story of this seed.
+    /// Tell the story of this schedule: a seed, or what a failure was shrunk to.
     #[arg(long, env = "UNDERSTUDY_SEED")]
-    seed: Option<u64>,
+    seed: Option<Schedule>,
     /// Run this many schedules.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 100_000)]
     schedules: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
+    /// Run until something fails or somebody ends it.
+    #[arg(long)]
+    soak: bool,
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(seed) = arguments.seed {
-        let (story, result) = understudy_simulation::tell(seed, None);
-        println!("{}\n{result:?}", story.join("\n"));
-        return result.map_or(std::process::ExitCode::FAILURE, |_| {
-            std::process::ExitCode::SUCCESS
-        });
+    if let Some(schedule) = arguments.seed {
+        return tell_one(&schedule);
     }
-    let mut sum = Outcome::default();
-    for seed in arguments.first..arguments.first + arguments.schedules {
-        match understudy_simulation::run(seed, None) {
-            Ok(outcome) => {
-                sum.failovers += outcome.failovers;
-                sum.completed += outcome.completed;
-                sum.replaced += outcome.replaced;
-                sum.taken_again += outcome.taken_again;
-                sum.erased += outcome.erased;
-                sum.outages += outcome.outages;
-                sum.crashes += outcome.crashes;
-                sum.ticks += outcome.ticks;
+    let mut first = arguments.first;
+    loop {
+        let (sum, failed) = run_all(first, arguments.schedules);
+        if let Some(seed) = failed {
+            return report(seed);
+        }
+        println!("{} schedules", arguments.schedules);
+        println!("{sum}\n{}", sum.visits);
+        if !arguments.soak {
+            return check_the_checks(&sum);
+        }
+        first += arguments.schedules;
+        println!("no invariant broken up to seed {first}: on it goes");
+    }
+}
+
+fn tell_one(schedule: &Schedule) -> ExitCode {
+    let played = tell(schedule);
+    println!("{}", played.story.join("\n"));
+    match played.result {
+        Ok(()) => {
+            println!("no invariant broken: {}", played.outcome);
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs schedules on all processors. Answers the lowest seed that failed, if one did.
+fn run_all(first: u64, schedules: u64) -> (Outcome, Option<u64>) {
+    let next = AtomicU64::new(first);
+    let end = AtomicU64::new(first + schedules);
+    let sum = Mutex::new(Outcome::default());
+    let work = || {
+        let mut own = Outcome::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end.load(Ordering::Relaxed) {
+                break;
             }
-            Err(violation) => {
-                eprintln!("seed {seed}: {violation}");
-                return std::process::ExitCode::FAILURE;
+            match run(&Schedule::of(seed)) {
+                Ok(outcome) => own.add(&outcome),
+                // Those below it are under way already: the lowest is found whoever runs it.
+                Err(_) => {
+                    end.fetch_min(seed, Ordering::Relaxed);
+                }
             }
         }
+        sum.lock().expect("no other worker has failed").add(&own);
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let failed = end.into_inner();
+    let sum = sum.into_inner().expect("no worker has failed");
+    (sum, (failed < first + schedules).then_some(failed))
+}
+
+/// Shrinks a schedule that failed, and tells what is left.
+fn report(seed: u64) -> ExitCode {
+    eprintln!("seed {seed} fails; it is shrunk");
+    if let Some(shrunk) = shrink(&Schedule::of(seed)) {
+        eprintln!("{}", shrunk.story.join("\n"));
+        eprintln!(
+            "\n{}\nagain with: target/debug/understudy-simulation --seed {}\nonce mended, pin it in tests/simulation/pinned.txt",
+            shrunk.violation, shrunk.schedule
+        );
     }
-    println!("{} schedules, no invariant broken: {sum:?}", arguments.schedules);
-    std::process::ExitCode::SUCCESS
+    ExitCode::FAILURE
+}
+
+/// A check that can't fail checks nothing, and a phase in which a fault never struck was not tested.
+fn check_the_checks(sum: &Outcome) -> ExitCode {
+    let mut all = ExitCode::SUCCESS;
+    for (invariant, bug) in Bug::OF_INVARIANTS {
+        let caught = bug.is_caught(*invariant);
+        println!(
+            "mutation {invariant}: {}",
+            if caught { "caught" } else { "NOT CAUGHT" }
+        );
+        if !caught {
+            all = ExitCode::FAILURE;
+        }
+    }
+    for (phase, fault) in sum.visits.missing() {
+        println!("never visited: {} in {phase:?}", fault.words());
+        all = ExitCode::FAILURE;
+    }
+    all
 }

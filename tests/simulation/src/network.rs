@@ -13,6 +13,11 @@ use understudy_core::{
     settings::{Bundle, BundleHash},
 };
 
+use crate::visits::Fault;
+
+/// From here on a packet is late, and is overtaken by others.
+const LATE: Duration = Duration::from_millis(200);
+
 /// Something under way.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
@@ -44,14 +49,27 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn send(&mut self, packet: Packet, weather: Weather, now: Duration, rng: &mut StdRng) {
-        let copies = if rng.gen_bool(weather.repeat) { 2 } else { 1 };
-        for _ in 0..copies {
-            if !rng.gen_bool(weather.loss) {
-                let delay = Duration::from_millis(rng.gen_range(0..=weather.delay_ms));
-                self.under_way.push((now + delay, packet.clone()));
+    /// Answers what happened to it.
+    pub(crate) fn send(
+        &mut self,
+        packet: Packet,
+        weather: Weather,
+        now: Duration,
+        rng: &mut StdRng,
+    ) -> Vec<Fault> {
+        let twice = rng.gen_bool(weather.repeat);
+        let mut happened = Vec::new();
+        happened.extend(twice.then_some(Fault::Duplicate));
+        for _ in 0..=u8::from(twice) {
+            if rng.gen_bool(weather.loss) {
+                happened.push(Fault::Loss);
+                continue;
             }
+            let delay = Duration::from_millis(rng.gen_range(0..=weather.delay_ms));
+            happened.extend((delay > LATE).then_some(Fault::Delay));
+            self.under_way.push((now + delay, packet.clone()));
         }
+        happened
     }
 
     /// What arrives now, in any order.

@@ -11,7 +11,7 @@ use understudy_core::{
     time::{Moment, Timestamp},
 };
 
-use crate::world::Bug;
+use crate::bug::Bug;
 
 /// A file of the archive. Its number stands for its path and its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]

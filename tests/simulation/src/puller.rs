@@ -14,9 +14,11 @@ use understudy_core::{
 };
 
 use crate::{
+    bug::Bug,
     network::Packet,
     node::{Node, Recording},
-    world::{Bug, World},
+    visits::Fault,
+    world::World,
 };
 
 impl World {
@@ -38,7 +40,7 @@ impl World {
         let mut damaged = Vec::new();
         let mut left = plan.fetch.len();
         for segment in &plan.fetch {
-            if self.dies(0.3) {
+            if self.dies(Fault::FetchingDies, Some(id), 0.3) {
                 return;
             }
             let source = self.nodes[&restore.source].disk.archive[&number(segment)].clone();

@@ -9,10 +9,12 @@ use understudy_core::{
 };
 
 use crate::{
+    bug::Bug,
     checks::Violation,
     network::Packet,
     node::{Node, Recording},
-    world::{Bug, World},
+    visits::Fault,
+    world::World,
 };
 
 /// Frames after which a file is closed and the next is begun.
@@ -50,7 +52,7 @@ impl World {
 
     pub(crate) fn run_effects(&mut self, id: &ServerId) -> Result<(), Violation> {
         while let Some(effect) = self.nodes.get_mut(id).and_then(Node::next_effect) {
-            if self.dies(1.0) {
+            if self.dies(Fault::ServiceDies, Some(id), 1.0) {
                 self.crash_node(id, "between two effects");
                 return Ok(());
             }
@@ -159,7 +161,8 @@ impl World {
             let films = self
                 .process(id)
                 .is_some_and(|process| process.filming.contains(&camera.id));
-            let status = if films && faulty && self.chance(0.01) {
+            let lost = films && faulty && self.chance(0.01) && self.strikes(Fault::CameraLost, Some(id));
+            let status = if lost {
                 CameraStatus::Lost {
                     fault: CameraFault::Unreachable,
                     detail: "no answer".to_owned(),
@@ -200,7 +203,10 @@ impl World {
         for camera in filming {
             self.next_recording += 1;
             let fresh = self.next_recording;
-            let damaged = film.failover.is_some() && self.faulty && self.chance(0.01);
+            let damaged = film.failover.is_some()
+                && self.faulty
+                && self.chance(0.01)
+                && self.strikes(Fault::DamagedFile, Some(id));
             let node = self.nodes.get_mut(id).expect("it is there");
             let Some(process) = node.process.as_mut() else {
                 return;

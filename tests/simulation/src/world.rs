@@ -1,6 +1,6 @@
 //! The world: who there is, what time it is, and how a tick goes by.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use understudy_core::{
@@ -14,6 +14,7 @@ use understudy_core::{
 };
 
 use crate::{
+    bug::Bug,
     checks::{Violation, Watch, failovers},
     faults::Outage,
     host::{Host, Outgoing},
@@ -21,6 +22,8 @@ use crate::{
     network::{Network, Packet, Weather},
     node::Node,
     scene::Scene,
+    schedule::Schedule,
+    visits::{Fault, Visits},
 };
 
 /// How much time one tick takes.
@@ -33,35 +36,8 @@ const REST_TICKS: u32 = 600;
 /// Seeds with this rest by three do without the faults that came later, so that what was pinned stays as it was.
 const WITHOUT_LATER: u64 = 2;
 
-/// A mistake that a shell around the machines could make: each must be caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// The host does not store its failovers.
-    ForgetFailovers,
-    /// The host does not store the epochs that it gives out.
-    ForgetEpoch,
-    /// The host sends before it has stored.
-    SendBeforeCommit,
-    /// The host takes the silence of a domain that is cut off for its servers' own.
-    ForgetBlindness,
-    /// The host lets settings be changed during a failover.
-    EditDuringFailover,
-    /// The ledger writes a key's new holder beside the old one.
-    LicenceCopied,
-    /// A server acts on an assignment that is not durable.
-    UnsyncedAssignment,
-    /// A server says that it has fetched what it has not.
-    ErasedUnverified,
-    /// A server erases damaged recordings, which nobody else has.
-    ErasedDamaged,
-    /// A server never says that it has fetched everything.
-    NeverComplete,
-    /// A server throws files away that were not closed before it died.
-    DropUnclosed,
-}
-
 /// What a schedule came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Failovers that began.
     pub failovers: usize,
@@ -78,16 +54,68 @@ pub struct Outcome {
     /// Processes that died.
     pub crashes: usize,
     /// Ticks that went by.
-    pub ticks: u32,
+    pub ticks: u64,
+    /// Faults that struck, whether or not the schedule let them.
+    pub struck: u64,
+    /// Which faults struck in which phases.
+    pub visits: Visits,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} failovers, {} handed back, {} with another failover server, {} taken over again, {} recordings erased, \
+             {} domains cut off, {} deaths, {} faults, {} ticks",
+            self.failovers,
+            self.completed,
+            self.replaced,
+            self.taken_again,
+            self.erased,
+            self.outages,
+            self.crashes,
+            self.struck,
+            self.ticks
+        )
+    }
+}
+
+impl Outcome {
+    /// Adds another schedule's.
+    pub fn add(&mut self, other: &Self) {
+        self.failovers += other.failovers;
+        self.completed += other.completed;
+        self.replaced += other.replaced;
+        self.taken_again += other.taken_again;
+        self.erased += other.erased;
+        self.outages += other.outages;
+        self.crashes += other.crashes;
+        self.ticks += other.ticks;
+        self.struck += other.struck;
+        self.visits.add(&other.visits);
+    }
+}
+
+/// What a schedule was played to.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// What happened, line by line, if it was to be told.
+    pub story: Vec<String>,
+    /// What it came to, up to its end or to what was broken.
+    pub outcome: Outcome,
+    /// The invariant that was broken, and how.
+    pub result: Result<(), Violation>,
 }
 
 /// The world of one schedule.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     pub(crate) rng: StdRng,
     /// For faults that came later: schedules of before draw the same as ever.
     pub(crate) later: Option<StdRng>,
     pub(crate) scene: Scene,
+    schedule: Schedule,
+    struck: u32,
     pub(crate) bug: Option<Bug>,
     pub(crate) now: Duration,
     pub(crate) faulty: bool,
@@ -104,12 +132,15 @@ pub struct World {
 }
 
 impl World {
-    /// Sets the scene of `seed`.
+    /// Sets the scene of a schedule.
     #[must_use]
-    pub fn new(seed: u64, bug: Option<Bug>, tells: bool) -> Self {
+    pub(crate) fn new(schedule: Schedule, tells: bool) -> Self {
+        let (seed, bug) = (schedule.seed, schedule.bug);
         let mut rng = StdRng::seed_from_u64(seed);
         let scene = Scene::set(&mut rng);
         Self {
+            schedule,
+            struck: 0,
             ledger: LedgerProcess::with_keys(&scene.recorders),
             watch: Watch::new(scene.recorders.len()),
             rng,
@@ -130,7 +161,7 @@ impl World {
     }
 
     /// Plays the schedule to its end.
-    pub fn run(mut self) -> (Vec<String>, Result<Outcome, Violation>) {
+    pub(crate) fn run(mut self) -> Played {
         let result = self.play();
         if let Err(violation) = &result {
             self.tell(|| violation.to_string());
@@ -140,8 +171,13 @@ impl World {
             self.outcome.replaced += usize::from(failover.holders.len() > 1);
             self.outcome.taken_again += usize::from(failover.moves.len() > failover.holders.len());
         }
+        self.outcome.struck = u64::from(self.struck);
         let outcome = self.outcome;
-        (self.story.unwrap_or_default(), result.map(|()| outcome))
+        Played {
+            story: self.story.unwrap_or_default(),
+            outcome,
+            result,
+        }
     }
 
     fn play(&mut self) -> Result<(), Violation> {
@@ -150,7 +186,12 @@ impl World {
             self.tick()?;
         }
         self.faulty = true;
-        for _ in 0..self.scene.faulty_ticks {
+        let faulty_ticks = self
+            .schedule
+            .until
+            .unwrap_or(u32::MAX)
+            .min(self.scene.faulty_ticks);
+        for _ in 0..faulty_ticks {
             self.throw_fault();
             self.tick()?;
         }
@@ -249,7 +290,7 @@ impl World {
             return;
         };
         let changed = changes.iter().any(|change| matches!(change, Change::SaveKey(_)));
-        if self.dies(1.0) {
+        if self.dies(Fault::LedgerDies, None, 1.0) {
             self.tell(|| "the licence service dies before it has stored".to_owned());
             return self.ledger.crash();
         }
@@ -257,7 +298,7 @@ impl World {
         if changed {
             self.tell(|| format!("the ledger has done {request:?}"));
         }
-        if self.dies(1.0) {
+        if self.dies(Fault::LedgerDies, None, 1.0) {
             self.tell(|| "the licence service dies before it has answered".to_owned());
             return self.ledger.crash();
         }
@@ -326,7 +367,7 @@ impl World {
                 }
             }
         }
-        if !effects.is_empty() && self.dies(1.0) {
+        if !effects.is_empty() && self.dies(Fault::HostDies, None, 1.0) {
             self.crash_host("before it has stored");
             return Ok(());
         }
@@ -335,12 +376,12 @@ impl World {
         }
         self.watch.note_failovers(&self.host.records);
         while let Some(outgoing) = self.host.outbox.front().cloned() {
-            if self.dies(1.0) {
+            if self.dies(Fault::HostDies, None, 1.0) {
                 self.crash_host("before it has sent");
                 return Ok(());
             }
             self.host_sends(outgoing)?;
-            if self.dies(1.0) {
+            if self.dies(Fault::HostDies, None, 1.0) {
                 self.crash_host("before it has noted that it has sent");
                 return Ok(());
             }
@@ -389,7 +430,7 @@ impl World {
     }
 
     pub(crate) fn send_within_host(&mut self, packet: Packet) {
-        let weather = match self.faulty {
+        let weather = match self.faulty && !self.schedule.calm {
             true => Weather {
                 loss: self.scene.loss,
                 repeat: self.scene.repeat,
@@ -401,7 +442,9 @@ impl World {
                 delay_ms: 100,
             },
         };
-        self.network.send(packet, weather, self.now, &mut self.rng);
+        for fault in self.network.send(packet, weather, self.now, &mut self.rng) {
+            self.visit(fault, None);
+        }
     }
 
     pub(crate) fn chance(&mut self, probability: f64) -> bool {
@@ -409,8 +452,33 @@ impl World {
     }
 
     /// Whether a process dies just here; `weight` makes it rarer.
-    pub(crate) fn dies(&mut self, weight: f64) -> bool {
-        self.faulty && self.scene.crash > 0.0 && self.rng.gen_bool(self.scene.crash * weight)
+    pub(crate) fn dies(&mut self, fault: Fault, whose: Option<&ServerId>, weight: f64) -> bool {
+        self.faulty
+            && self.scene.crash > 0.0
+            && self.rng.gen_bool(self.scene.crash * weight)
+            && self.strikes(fault, whose)
+    }
+
+    /// A fault is about to strike a server, or everybody: answers whether the schedule lets it.
+    pub(crate) fn strikes(&mut self, fault: Fault, whose: Option<&ServerId>) -> bool {
+        let number = self.struck;
+        self.struck += 1;
+        if self.schedule.without.contains(&number) {
+            return false;
+        }
+        self.visit(fault, whose);
+        true
+    }
+
+    /// Counts a fault in the phase of each failover that it may touch.
+    pub(crate) fn visit(&mut self, fault: Fault, whose: Option<&ServerId>) {
+        for failover in failovers(&self.host.records) {
+            let takes_part =
+                |server: &ServerId| failover.server == *server || failover.holding(server).is_some();
+            if !failover.is_settled() && whose.is_none_or(takes_part) {
+                self.outcome.visits.visit(fault, failover.phase);
+            }
+        }
     }
 
     pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {

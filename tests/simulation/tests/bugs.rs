@@ -1,67 +1,47 @@
 //! Each check can fail: a mistake of the kind that it is there for is found within some thousand schedules.
 
-use understudy_simulation::{Bug, run};
-
-/// Some are rare: it takes thousands of schedules to reach them. A mistake may break other invariants sooner; the
-/// one that it is made for must be among them.
-fn is_caught(bug: Bug, invariant: u8) {
-    let caught = (0..8000)
-        .filter_map(|seed| run(seed, Some(bug)).err())
-        .any(|violation| violation.invariant == invariant);
-    assert!(caught, "{bug:?} was not noticed");
-}
+use understudy_simulation::{Bug, Schedule, shrink};
 
 #[test]
-fn a_key_with_two_holders_is_caught() {
-    is_caught(Bug::LicenceCopied, 2);
+fn the_mistake_of_each_invariant_is_caught() {
+    for (invariant, bug) in Bug::OF_INVARIANTS {
+        assert!(bug.is_caught(*invariant), "{bug:?} was not noticed");
+    }
 }
 
 #[test]
 fn failing_a_domain_over_that_is_cut_off_is_caught() {
-    is_caught(Bug::ForgetBlindness, 0);
-}
-
-#[test]
-fn erasing_what_did_not_arrive_is_caught() {
-    is_caught(Bug::ErasedUnverified, 3);
+    assert!(Bug::ForgetBlindness.is_caught(0));
 }
 
 #[test]
 fn erasing_what_is_damaged_and_nowhere_else_is_caught() {
-    is_caught(Bug::ErasedDamaged, 3);
-}
-
-#[test]
-fn settings_changed_during_a_failover_are_caught() {
-    is_caught(Bug::EditDuringFailover, 4);
-}
-
-#[test]
-fn a_host_that_forgets_its_epochs_is_caught() {
-    is_caught(Bug::ForgetEpoch, 5);
+    assert!(Bug::ErasedDamaged.is_caught(3));
 }
 
 #[test]
 fn a_server_that_forgets_its_assignment_is_caught() {
-    is_caught(Bug::UnsyncedAssignment, 5);
+    assert!(Bug::UnsyncedAssignment.is_caught(5));
 }
 
 #[test]
-fn a_failover_that_never_ends_is_caught() {
-    is_caught(Bug::NeverComplete, 6);
-}
-
-#[test]
-fn a_host_that_forgets_who_is_busy_is_caught() {
-    is_caught(Bug::ForgetFailovers, 7);
-}
-
-#[test]
-fn a_host_that_sends_before_it_stores_is_caught() {
-    is_caught(Bug::SendBeforeCommit, 8);
-}
-
-#[test]
-fn a_server_that_throws_unclosed_files_away_is_caught() {
-    is_caught(Bug::DropUnclosed, 9);
+fn a_schedule_that_fails_shrinks_to_a_short_one_that_fails_alike() {
+    let failing = (0..)
+        .map(|seed| Schedule::of(seed).with(Bug::LicenceCopied))
+        .find(|schedule| understudy_simulation::run(schedule).is_err())
+        .expect("some seed fails");
+    let shrunk = shrink(&failing).expect("it fails");
+    assert_eq!(shrunk.violation.invariant, 2);
+    let again: Schedule = shrunk
+        .schedule
+        .to_string()
+        .parse()
+        .expect("it is written to be read");
+    assert_eq!(again.with(Bug::LicenceCopied), shrunk.schedule);
+    let before = understudy_simulation::tell(&failing).story.len();
+    assert!(
+        shrunk.story.len() < before,
+        "{} of {before} lines",
+        shrunk.story.len()
+    );
 }

@@ -1,61 +1,53 @@
-//! Thousands of schedules, and the ones that failed once.
+//! Thousands of schedules, and the ones that failed once. `make simulation` runs many more.
 
 use std::thread;
 
-use understudy_simulation::{Outcome, run, tell};
+use understudy_simulation::{Outcome, Schedule, pinned, run, shrink};
 
 /// How many schedules are run.
 const SCHEDULES: u64 = 5000;
 
-/// Seeds that failed once: they must never fail again.
-fn pinned_seeds() -> Vec<u64> {
-    // A camera whose name alone had changed waited for a word that nobody had to say any more.
-    vec![179, 437, 722]
-}
-
-fn check(seed: u64) -> Outcome {
-    match run(seed, None) {
-        Ok(outcome) => outcome,
-        Err(violation) => {
-            let (story, _) = tell(seed, None);
-            panic!(
-                "seed {seed}: {violation}\n{}\nagain with: UNDERSTUDY_SEED={seed} cargo test -p understudy-simulation --test seeds",
-                story.join("\n")
-            );
-        }
-    }
+fn check(schedule: &Schedule) -> Outcome {
+    run(schedule).unwrap_or_else(|violation| {
+        let shrunk = shrink(schedule).expect("it has just failed");
+        panic!(
+            "schedule {schedule}: {violation}\n{}\nagain with: target/debug/understudy-simulation --seed {}",
+            shrunk.story.join("\n"),
+            shrunk.schedule
+        );
+    })
 }
 
 #[test]
-fn invariants_hold_on_pinned_seeds() {
-    for seed in pinned_seeds() {
-        check(seed);
+fn invariants_hold_on_pinned_schedules() {
+    for schedule in pinned() {
+        check(&schedule);
     }
 }
 
 #[test]
 fn invariants_hold_on_every_schedule() {
-    if let Ok(seed) = std::env::var("UNDERSTUDY_SEED") {
-        check(seed.parse().expect("UNDERSTUDY_SEED is a number"));
-        return;
-    }
-    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+    let mut sum = Outcome::default();
+    thread::scope(|scope| {
         let halves: Vec<_> = (0..2)
-            .map(|half| scope.spawn(move || (half..SCHEDULES).step_by(2).map(check).collect::<Vec<_>>()))
+            .map(|half| {
+                scope.spawn(move || {
+                    let mut sum = Outcome::default();
+                    for seed in (half..SCHEDULES).step_by(2) {
+                        sum.add(&check(&Schedule::of(seed)));
+                    }
+                    sum
+                })
+            })
             .collect();
-        let done = halves
-            .into_iter()
-            .map(|half| half.join().expect("a schedule failed"));
-        done.flatten().collect()
+        for half in halves {
+            sum.add(&half.join().expect("a schedule failed"));
+        }
     });
     // The schedules have to reach what they are there to check.
-    let sum = |what: fn(&Outcome) -> usize| outcomes.iter().map(what).sum::<usize>();
-    let (completed, crashes) = (sum(|each| each.completed), sum(|each| each.crashes));
-    let (replaced, again) = (sum(|each| each.replaced), sum(|each| each.taken_again));
-    let outages = sum(|each| each.outages);
-    assert!(outages > 100, "{outages} times a domain was cut off");
+    assert!(sum.outages > 100, "{sum}");
     assert!(
-        completed > 1000 && crashes > 1000 && replaced > 20 && again > 20,
-        "{completed} completed, {crashes} crashes, {replaced} replaced, {again} taken again"
+        sum.completed > 1000 && sum.crashes > 1000 && sum.replaced > 20 && sum.taken_again > 20,
+        "{sum}"
     );
 }

@@ -1,0 +1,151 @@
+//! Which faults struck in which phase of a failover: what was never visited was never tested.
+
+use std::fmt;
+
+use understudy_core::contract::api::Phase;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident = $words:literal),+ $(,)?) => {
+        /// What can go wrong, and what people do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $($(#[$doc])* $name),+
+        }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &'static [Fault] = &[$(Fault::$name),+];
+
+            /// Whether there is anything for it to strike in a phase: files are fetched only while restoring, and
+            /// while a failover server is still sought none has made any.
+            #[must_use]
+            pub fn belongs_to(self, phase: Phase) -> bool {
+                match self {
+                    Self::FetchingDies => phase == Phase::Restoring,
+                    Self::DamagedFile => phase != Phase::Selecting,
+                    _ => true,
+                }
+            }
+
+            /// In words.
+            #[must_use]
+            pub fn words(self) -> &'static str {
+                match self {
+                    $(Fault::$name => $words),+
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// The host's process, between two effects.
+    HostDies = "host dies between two effects",
+    /// The licence service's process, between two effects.
+    LedgerDies = "ledger dies between two effects",
+    /// A recording service, between two effects.
+    ServiceDies = "service dies between two effects",
+    /// A server's sync service, between two files.
+    FetchingDies = "sync dies between two files",
+    /// A recording service, while nothing special goes on.
+    ServiceCrash = "service crashes",
+    /// The host, while nothing special goes on.
+    HostCrash = "host crashes",
+    /// The licence service, for a while.
+    LedgerDown = "ledger is down",
+    /// The monitor.
+    MonitorRestart = "monitor restarts",
+    /// A server's power.
+    PowerCut = "power cut",
+    /// A server is reached by nobody.
+    CutOff = "server cut off",
+    /// A server has no way to the broker.
+    OffBroker = "server off the broker",
+    /// A whole domain is reached by nobody.
+    DomainCutOff = "domain cut off",
+    /// A volume lost a disk.
+    VolumeDegraded = "volume degraded",
+    /// A file can't be read.
+    DamagedFile = "corrupted recording",
+    /// A camera does not answer.
+    CameraLost = "camera lost",
+    /// A packet never arrives.
+    Loss = "packet lost",
+    /// A packet arrives twice.
+    Duplicate = "packet duplicated",
+    /// A packet arrives late, and so after later ones.
+    Delay = "packet delayed",
+    /// A person starts a failover.
+    Start = "operator starts",
+    /// A person stops a failover.
+    Stop = "operator stops",
+    /// A person stops a restoration.
+    StopRestoration = "operator stops restoration",
+    /// A person adds, edits or removes a camera.
+    Edit = "operator edits",
+    /// A person pairs.
+    Pair = "operator pairs",
+}
+
+/// The phases in which each fault has to strike.
+const PHASES: &[Phase] = &[
+    Phase::Selecting,
+    Phase::TakingOver,
+    Phase::Serving,
+    Phase::Restoring,
+    Phase::Completed,
+];
+
+/// How often each fault struck in each phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visits(Vec<u64>);
+
+impl Default for Visits {
+    fn default() -> Self {
+        Self(vec![0; Fault::ALL.len() * PHASES.len()])
+    }
+}
+
+impl Visits {
+    /// A fault struck in a phase.
+    pub fn visit(&mut self, fault: Fault, phase: Phase) {
+        if let Some(column) = PHASES.iter().position(|each| *each == phase) {
+            self.0[fault as usize * PHASES.len() + column] += 1;
+        }
+    }
+
+    /// Adds those of another schedule.
+    pub fn add(&mut self, other: &Self) {
+        for (own, others) in self.0.iter_mut().zip(&other.0) {
+            *own += others;
+        }
+    }
+
+    /// The pairs that were never visited.
+    #[must_use]
+    pub fn missing(&self) -> Vec<(Phase, Fault)> {
+        let all = Fault::ALL
+            .iter()
+            .flat_map(|fault| PHASES.iter().map(|phase| (*phase, *fault)));
+        all.zip(&self.0)
+            .filter(|((phase, fault), visits)| **visits == 0 && fault.belongs_to(*phase))
+            .map(|(pair, _)| pair)
+            .collect()
+    }
+}
+
+impl fmt::Display for Visits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:32}", "visits")?;
+        for phase in PHASES {
+            write!(f, "{:>12}", format!("{phase:?}"))?;
+        }
+        for (fault, row) in Fault::ALL.iter().zip(self.0.chunks(PHASES.len())) {
+            write!(f, "\n{:32}", fault.words())?;
+            for visits in row {
+                write!(f, "{visits:>12}")?;
+            }
+        }
+        Ok(())
+    }
+}
