@@ -64,6 +64,9 @@ enum Command {
     Ingest(ServiceArgs),
     /// Server: starts the service that hands recordings back
     Sync(ServiceArgs),
+    /// Opens settings for the recording service, which has no key of its own
+    #[command(name = service::OPEN_BUNDLES, hide = true)]
+    OpenBundles(service::OpenBundlesArgs),
     /// Starts cameras that behave like real ones
     Simulator(service::SimulatorArgs),
 }
@@ -133,6 +136,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Agent(arguments) => service::run(Service::Agent, arguments).await,
         Command::Ingest(arguments) => service::run(Service::Ingest, arguments).await,
         Command::Sync(arguments) => service::run(Service::Sync, arguments).await,
+        Command::OpenBundles(arguments) => service::open_bundles(&arguments),
         Command::Simulator(arguments) => service::simulate(arguments).await,
     }
 }

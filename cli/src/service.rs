@@ -1,11 +1,12 @@
 //! Starts one service, or the simulator, in this process.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use understudy_runtime::Process;
+use understudy_ingest::Opener;
+use understudy_runtime::{Process, ServerConfig};
 use understudy_simulator::SimulatorConfig;
 
 use crate::{config::Config, failure::Failure};
@@ -30,6 +31,17 @@ pub(crate) struct SimulatorArgs {
     simulator: SimulatorConfig,
     #[command(flatten)]
     family: Family,
+}
+
+/// The subcommand that opens settings.
+pub(crate) const OPEN_BUNDLES: &str = "open-bundles";
+
+/// How settings are opened.
+#[derive(Debug, Args)]
+pub(crate) struct OpenBundlesArgs {
+    /// The fleet's key
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -105,13 +117,31 @@ async fn start(service: Service, config: Config, process: &Process) -> Result<()
         Service::License => understudy_license::run(config.license, host, broker, process)
             .await
             .map_err(failed),
-        Service::Ingest => understudy_ingest::run(config.ingest, server, broker, process)
-            .await
-            .map_err(failed),
+        Service::Ingest => {
+            let opener = opener(&server)?;
+            understudy_ingest::run(config.ingest, server, broker, opener, process)
+                .await
+                .map_err(failed)
+        }
         Service::Sync => understudy_sync::run(config.sync, server, broker, process)
             .await
             .map_err(failed),
     }
+}
+
+/// Opens settings in another process of this executable.
+fn opener(server: &ServerConfig) -> Result<Opener, Failure> {
+    let executable = std::env::current_exe().map_err(Failure::while_doing("finding this executable"))?;
+    let key_file = server.fleet_key_file.clone().into_os_string();
+    Ok(Opener::new(
+        executable,
+        [OPEN_BUNDLES.into(), "--key-file".into(), key_file],
+    ))
+}
+
+/// Opens the settings on standard input, for the recording service that started this process.
+pub(crate) fn open_bundles(arguments: &OpenBundlesArgs) -> Result<(), Failure> {
+    understudy_ingest::answer(&arguments.key_file, io::stdin().lock(), io::stdout().lock()).map_err(failed)
 }
 
 /// Runs simulated cameras until they are asked to end.

@@ -12,7 +12,9 @@ use understudy_core::{
     },
     settings::{Bundle, BundleHash},
 };
-use understudy_runtime::{Process, seal::FleetKey};
+use understudy_runtime::Process;
+
+use crate::opener::Opener;
 
 /// For how long the host may take to answer.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -22,7 +24,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Fetches the newest bundle wanted, and hands it over; a new wish replaces the last.
 pub(crate) async fn run(
     bus: Bus,
-    key: FleetKey,
+    opener: Opener,
     mut wanted: watch::Receiver<Option<BundleHash>>,
     fetched: mpsc::Sender<(SealedBundle, Bundle)>,
     process: Process,
@@ -34,7 +36,7 @@ pub(crate) async fn run(
             let Some(hash) = wish else {
                 return std::future::pending().await;
             };
-            let bundle = until_it_comes(&bus, &key, &hash).await;
+            let bundle = until_it_comes(&bus, &opener, &hash).await;
             // Fails only when the shell has ended, and this task with it.
             let _ = fetched.send(bundle).await;
             std::future::pending::<()>().await;
@@ -47,12 +49,12 @@ pub(crate) async fn run(
     }
 }
 
-async fn until_it_comes(bus: &Bus, key: &FleetKey, hash: &BundleHash) -> (SealedBundle, Bundle) {
+async fn until_it_comes(bus: &Bus, opener: &Opener, hash: &BundleHash) -> (SealedBundle, Bundle) {
     let mut link = bus.link();
     let mut said = String::new();
     loop {
         let _ = link.wait_for(|link| *link == Link::Up).await;
-        let why = match fetch(bus, key, hash).await {
+        let why = match fetch(bus, opener, hash).await {
             Ok(bundle) => return bundle,
             Err(why) => why,
         };
@@ -64,12 +66,16 @@ async fn until_it_comes(bus: &Bus, key: &FleetKey, hash: &BundleHash) -> (Sealed
     }
 }
 
-async fn fetch(bus: &Bus, key: &FleetKey, hash: &BundleHash) -> Result<(SealedBundle, Bundle), String> {
+async fn fetch(bus: &Bus, opener: &Opener, hash: &BundleHash) -> Result<(SealedBundle, Bundle), String> {
     let request = OrchestratorRequest::GetBundle(hash.clone());
     let answer = bus.request::<_, Answer<OrchestratorReply>>(ORCHESTRATOR, &request, DEADLINE);
     match answer.await.map_err(|error| error.to_string())? {
         Ok(OrchestratorReply::Bundle(sealed)) if sealed.hash == *hash => {
-            let bundle = key.open(&sealed).map_err(|error| error.to_string())?;
+            let opened = opener.open(std::slice::from_ref(&sealed)).await;
+            let mut opened = opened.map_err(|error| error.to_string())?;
+            let bundle = opened
+                .pop()
+                .unwrap_or_else(|| Err("it was not opened".to_owned()))?;
             Ok((sealed, bundle))
         }
         Ok(_) => Err("the host answered something else".to_owned()),

@@ -16,7 +16,8 @@ use understudy_core::{
     ids::ServerId,
     settings::Bundle,
 };
-use understudy_runtime::seal::FleetKey;
+
+use crate::opener::Opener;
 
 /// A queue that has nothing more for this long is drained.
 const DRAINED: Duration = Duration::from_millis(2);
@@ -38,15 +39,15 @@ pub(crate) struct Batch {
 /// The server's queue.
 pub(crate) struct Inbox {
     server: ServerId,
-    key: FleetKey,
+    opener: Opener,
     subscription: Subscription,
 }
 
 impl Inbox {
-    pub(crate) fn open(bus: &Bus, server: &ServerId, key: FleetKey) -> Self {
+    pub(crate) fn open(bus: &Bus, server: &ServerId, opener: Opener) -> Self {
         Self {
             server: server.clone(),
-            key,
+            opener,
             subscription: bus.subscribe(Queue::assignments(server)),
         }
     }
@@ -63,36 +64,49 @@ impl Inbox {
 
     async fn drain(&mut self, first: Incoming) -> Batch {
         let mut batch = Batch::default();
+        let mut sealed = Vec::new();
         let mut next = Some(first);
         while let Some(incoming) = next {
-            self.sort(incoming, &mut batch).await;
-            if batch.receipts.len() >= BATCH {
+            match self.read(&incoming) {
+                Ok(Letter::Assignment(assignment)) => {
+                    batch.assignments.push(assignment);
+                    batch.receipts.push(incoming);
+                }
+                Ok(Letter::Bundle(bundle)) => sealed.push((incoming, bundle)),
+                Err(why) => refuse(incoming, &why).await,
+            }
+            if batch.receipts.len() + sealed.len() >= BATCH {
                 break;
             }
             next = tokio::time::timeout(DRAINED, self.subscription.next())
                 .await
                 .unwrap_or(None);
         }
+        self.open_all(sealed, &mut batch).await;
         batch.keep_newest();
         batch
     }
 
-    async fn sort(&self, incoming: Incoming, batch: &mut Batch) {
-        match self.read(&incoming) {
-            Ok(Letter::Assignment(assignment)) => batch.assignments.push(assignment),
-            Ok(Letter::Bundle(sealed, bundle)) => batch.bundles.push((sealed, bundle)),
-            Err(why) => {
-                tracing::error!(
-                    message.id = incoming.id,
-                    message.kind = incoming.kind,
-                    why,
-                    "message refused"
-                );
-                incoming.dead(&why).await;
-                return;
+    /// Opens all bundles at once. One that can't be opened now is sent again by the host for as long as this
+    /// server does not say that it has it.
+    async fn open_all(&self, letters: Vec<(Incoming, SealedBundle)>, batch: &mut Batch) {
+        if letters.is_empty() {
+            return;
+        }
+        let (incoming, sealed): (Vec<_>, Vec<_>) = letters.into_iter().unzip();
+        let opened = match self.opener.open(&sealed).await {
+            Ok(opened) => opened,
+            Err(error) => vec![Err(error.to_string()); sealed.len()],
+        };
+        for ((incoming, sealed), opened) in incoming.into_iter().zip(sealed).zip(opened) {
+            match opened {
+                Ok(bundle) => {
+                    batch.bundles.push((sealed, bundle));
+                    batch.receipts.push(incoming);
+                }
+                Err(why) => refuse(incoming, &why).await,
             }
         }
-        batch.receipts.push(incoming);
     }
 
     fn read(&self, incoming: &Incoming) -> Result<Letter, String> {
@@ -108,11 +122,10 @@ impl Inbox {
                     ))
                 }
             }
-            BUNDLE_TYPE => {
-                let sealed: SealedBundle = incoming.json().map_err(|error| error.to_string())?;
-                let bundle = self.key.open(&sealed).map_err(|error| error.to_string())?;
-                Ok(Letter::Bundle(sealed, bundle))
-            }
+            BUNDLE_TYPE => incoming
+                .json()
+                .map(Letter::Bundle)
+                .map_err(|error| error.to_string()),
             other => Err(format!(
                 "messages of type {other:?} don't belong in an assignment queue"
             )),
@@ -120,9 +133,19 @@ impl Inbox {
     }
 }
 
+async fn refuse(incoming: Incoming, why: &str) {
+    tracing::error!(
+        message.id = incoming.id,
+        message.kind = incoming.kind,
+        why,
+        "message refused"
+    );
+    incoming.dead(why).await;
+}
+
 enum Letter {
     Assignment(Assignment),
-    Bundle(SealedBundle, Bundle),
+    Bundle(SealedBundle),
 }
 
 impl Batch {

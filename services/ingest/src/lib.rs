@@ -11,6 +11,7 @@ mod fetch;
 mod inbox;
 mod keeper;
 mod metrics;
+mod opener;
 mod report;
 mod shell;
 
@@ -20,7 +21,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use understudy_bus::{BrokerConfig, Bus, BusError};
 use understudy_core::{
     assignment::{Assignment, Role},
-    contract::heartbeat::SealedBundle,
     ids::FailoverId,
     settings::Bundle,
 };
@@ -29,12 +29,13 @@ use understudy_media::{
     camera::Fault,
     film::Studio,
 };
-use understudy_runtime::{
-    Process, ServerConfig,
-    seal::{FleetKey, SealError},
-};
+use understudy_runtime::{Process, ServerConfig};
 
-pub use self::{config::IngestConfig, disk::DiskError};
+pub use self::{
+    config::IngestConfig,
+    disk::DiskError,
+    opener::{AnswerError, Opener, OpenerError, answer},
+};
 use self::{
     disk::Disk,
     inbox::Inbox,
@@ -86,7 +87,7 @@ pub enum IngestError {
     Studio(#[from] Fault),
     /// The fleet's key can't be used.
     #[error("server.fleet_key_file: {0}; copy the file from the host, readable for this service's user only")]
-    Key(#[from] SealError),
+    Key(#[from] OpenerError),
     /// The bus could not be set up.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -95,7 +96,8 @@ pub enum IngestError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Films what is assigned until the process is shut down; then closes all segments.
+/// Films what is assigned until the process is shut down; then closes all segments. Settings are opened by
+/// `opener`, so that this process never holds the fleet's key.
 ///
 /// # Errors
 /// [`IngestError`] if it can't start; later nothing ends it.
@@ -103,16 +105,16 @@ pub async fn run(
     config: IngestConfig,
     server: ServerConfig,
     broker: BrokerConfig,
+    opener: Opener,
     process: Process,
 ) -> Result<(), IngestError> {
     config.validate()?;
     let assigned = process.condition("assignment");
     let opened = process.condition("archive");
-    let key = FleetKey::load(&server.fleet_key_file)?;
     let metrics = Metrics::register(process.registry(), &server.domain, &server.id)?;
     let (disk, archive) = open(&server).await?;
     let assignment = disk.load_assignment(&server.id)?;
-    let bundles = open_bundles(&disk, &key)?;
+    let bundles = open_bundles(&disk, &opener).await?;
     opened.ready();
 
     // Connects by itself, and nothing below waits for it: cameras are filmed without a broker too.
@@ -158,7 +160,7 @@ pub async fn run(
     let (fetched, fetches) = mpsc::channel(1);
     process.spawn(
         "fetch",
-        fetch::run(bus.clone(), key.clone(), wishes, fetched, process.clone()),
+        fetch::run(bus.clone(), opener.clone(), wishes, fetched, process.clone()),
     );
     process.spawn(
         "reports",
@@ -166,7 +168,7 @@ pub async fn run(
     );
     // One batch waits while the shell has the one before on its way to the disk.
     let (batches, inbox) = mpsc::channel(1);
-    process.spawn("inbox", Inbox::open(&bus, &server.id, key).run(batches));
+    process.spawn("inbox", Inbox::open(&bus, &server.id, opener).run(batches));
     shell
         .run(
             Doors {
@@ -216,13 +218,17 @@ async fn held(
 }
 
 /// The settings in store, opened and oldest first. Those that were sealed with another key are left out.
-fn open_bundles(disk: &Disk, key: &FleetKey) -> Result<Vec<Bundle>, DiskError> {
-    let open = |sealed: SealedBundle| match key.open(&sealed) {
-        Ok(bundle) => Some(bundle),
-        Err(error) => {
-            tracing::error!(%error, "settings on disk can't be used; they will be asked for again when needed");
-            None
-        }
-    };
-    Ok(disk.load_bundles()?.into_iter().filter_map(open).collect())
+async fn open_bundles(disk: &Disk, opener: &Opener) -> Result<Vec<Bundle>, IngestError> {
+    let opened = opener.open(&disk.load_bundles()?).await?;
+    let usable = opened.into_iter().filter_map(|opened| {
+        opened
+            .inspect_err(|why| {
+                tracing::error!(
+                    why,
+                    "settings on disk can't be used; they will be asked for again when needed"
+                );
+            })
+            .ok()
+    });
+    Ok(usable.collect())
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Rig, bundle, cameras, epoch, eventually, failover, films, no_broker, quick, server};
+use common::{Rig, bundle, cameras, epoch, eventually, failover, films, no_broker, opener, quick, server};
 use understudy_core::assignment::Role;
 use understudy_ingest::IngestConfig;
 use understudy_media::archive::{Archive, Filter, Verdict};
@@ -114,6 +114,7 @@ async fn an_impossible_setting_is_a_clear_error() {
         config,
         rig.config.clone(),
         no_broker(),
+        opener(&rig.config),
         Process::for_test("ingest"),
     );
     let error = run.await.expect_err("no length").to_string();
@@ -157,7 +158,9 @@ async fn the_service_as_a_process_of_its_own() {
         fleet_key_file: folder.join("fleet.key"),
         ..ServerConfig::default()
     };
-    let run = understudy_ingest::run(quick(), config, no_broker(), Process::for_test("ingest"));
+    let opener = opener(&config);
+    let process = Process::for_test("ingest");
+    let run = understudy_ingest::run(quick(), config, no_broker(), opener, process);
     run.await.expect("it starts");
 }
 
@@ -210,6 +213,61 @@ async fn e1_killed_at_any_moment_it_goes_on_filming_and_no_file_is_orphaned() {
         assert_eq!(segment.failover, Some(failover("f-1")), "{segment:?}");
     }
     simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_that_runs_gstreamer_never_holds_the_fleet_s_key() {
+    let simulator = cameras(1).await;
+    let rig = Rig::new("spare-1");
+    let settings = bundle("recorder-1", &simulator);
+    rig.left_behind(&rig.assignment(3, films(&settings, Some("f-1"))), &settings);
+    let mut child = start_child(&rig);
+    eventually("it films what it could not have opened itself", || async {
+        !rig.segments(Filter::default()).await.is_empty()
+    })
+    .await;
+
+    let text = std::fs::read_to_string(&rig.config.fleet_key_file).expect("the key's file");
+    let key =
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text.trim()).expect("base64");
+    assert!(
+        in_memory(std::process::id(), &key),
+        "the search finds it where it is: here"
+    );
+    let child_id = child.id().expect("it runs");
+    assert!(!in_memory(child_id, &key), "the recording service holds the key");
+    assert!(
+        !in_memory(child_id, text.trim().as_bytes()),
+        "the recording service holds the key's text"
+    );
+    child.kill().await.expect("killed");
+    simulator.stop().await;
+}
+
+/// Whether `wanted` is anywhere in a process's memory that can be written to.
+fn in_memory(process: u32, wanted: &[u8]) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).expect("its maps");
+    let memory = std::fs::File::open(format!("/proc/{process}/mem")).expect("its memory");
+    let number = |text: &str| u64::from_str_radix(text, 16).expect("an address");
+    let writable = maps.lines().filter_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        rest.starts_with("rw").then(|| (number(from), number(to)))
+    });
+    writable.into_iter().any(|(from, to)| {
+        let mut bytes = vec![0; usize::try_from(to - from).expect("a length")];
+        // A region may go away while it is looked for.
+        let read = memory.read_at(&mut bytes, from).unwrap_or(0);
+        memmem(&bytes[..read], wanted)
+    })
+}
+
+fn memmem(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes
+        .iter()
+        .enumerate()
+        .any(|(at, byte)| *byte == wanted[0] && bytes[at..].starts_with(wanted))
 }
 
 fn files_below(folder: &std::path::Path) -> usize {

@@ -20,7 +20,7 @@ use understudy_core::{
     policy::Range,
     settings::{Bundle, BundleHash},
 };
-use understudy_ingest::{IngestConfig, IngestError};
+use understudy_ingest::{IngestConfig, IngestError, Opener};
 use understudy_media::archive::{Archive, Filter};
 use understudy_runtime::{Process, ServerConfig, seal::FleetKey};
 use understudy_simulator::{AuthScheme, Codec, Simulator, SimulatorConfig};
@@ -148,7 +148,13 @@ impl Rig {
 
     pub fn start_with(&self, config: IngestConfig, broker: BrokerConfig) -> Running {
         let process = Process::for_test("ingest");
-        let run = understudy_ingest::run(config, self.config.clone(), broker, process.clone());
+        let run = understudy_ingest::run(
+            config,
+            self.config.clone(),
+            broker,
+            opener(&self.config),
+            process.clone(),
+        );
         Running {
             task: tokio::spawn(run),
             process,
@@ -194,6 +200,16 @@ impl Running {
         self.process.shutdown().cancel();
         self.task.await.expect("no panic").expect("no error");
     }
+}
+
+/// The process that opens settings: the example, which does what the executable's subcommand does.
+pub fn opener(config: &ServerConfig) -> Opener {
+    let tests = std::env::current_exe().expect("this program");
+    let built = tests.ancestors().nth(2).expect("target/<profile>/deps");
+    Opener::new(
+        built.join("examples/open_bundles"),
+        [config.fleet_key_file.clone().into_os_string()],
+    )
 }
 
 /// A broker that is not there.
