@@ -19,9 +19,12 @@ use understudy_core::{
     ids::{DomainId, ServerId},
     time::Timestamp,
 };
+use understudy_runtime::TraceContext;
 
 /// Prefix of CloudEvents attributes among AMQP headers.
 pub(crate) const PREFIX: &str = "cloudEvents:";
+/// The header of the W3C's trace context.
+const TRACEPARENT: &str = "traceparent";
 const SPEC_VERSION: &str = "1.0";
 const JSON: &str = "application/json";
 /// After this time the next heartbeat has long replaced the last.
@@ -64,6 +67,9 @@ pub struct Message {
     pub persistence: Persistence,
     /// Whether it is a failure if no queue takes it.
     pub mandatory: bool,
+    /// Where it stands in the chain of causes: what it was made in answer to, or a beginning.
+    #[serde(default = "TraceContext::root")]
+    pub trace: TraceContext,
 }
 
 fn as_text<S: Serializer>(body: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
@@ -174,6 +180,7 @@ impl Message {
             body: Bytes::new(),
             persistence: Persistence::Durable,
             mandatory: false,
+            trace: TraceContext::next(),
         }
     }
 
@@ -210,7 +217,7 @@ impl Message {
             // A subject must not be empty (CloudEvents 1.0, "subject").
             attributes.push(("subject", self.subject.clone()));
         }
-        let mut headers = FieldTable::default();
+        let mut headers = traced(self.trace);
         for (name, value) in attributes {
             headers.insert(
                 format!("{PREFIX}{name}").into(),
@@ -229,6 +236,23 @@ impl Message {
                 .with_expiration(ttl.as_millis().to_string().into()),
         }
     }
+}
+
+/// Headers that tell the receiver which trace a message belongs to (W3C Trace Context, "AMQP protocol").
+pub(crate) fn traced(trace: TraceContext) -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert(
+        TRACEPARENT.into(),
+        AMQPValue::LongString(trace.to_string().into()),
+    );
+    headers
+}
+
+/// The trace that a delivery belongs to; one that says none, or nonsense, begins its own.
+pub(crate) fn trace_of(properties: &BasicProperties) -> TraceContext {
+    let said = headers(properties).remove(TRACEPARENT);
+    said.and_then(|text| text.parse().ok())
+        .unwrap_or_else(TraceContext::root)
 }
 
 /// The text headers of a delivery, by name.

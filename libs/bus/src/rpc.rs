@@ -20,13 +20,14 @@ use lapin::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::oneshot, task::JoinSet};
 use understudy_core::contract::names;
-use understudy_runtime::Process;
+use understudy_runtime::{Process, TraceContext};
 
 use crate::{
     Bus,
     backoff::Backoff,
     connection::{Session, Sessions},
     lane::{GRACE, Lane, Outgoing, PublishError},
+    message::{trace_of, traced},
     metrics::Metrics,
     topology,
 };
@@ -181,6 +182,7 @@ impl Bus {
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type(REQUEST.into())
+            .with_headers(traced(TraceContext::next()))
             .with_message_id(id.as_str().into())
             .with_correlation_id(id.as_str().into())
             .with_reply_to(REPLY_TO.into())
@@ -284,7 +286,8 @@ impl<F> Server<F> {
                 request = requests.next() => match request {
                     Some(Ok(request)) => {
                         let (bus, handler) = (self.bus.clone(), Arc::clone(&self.handler));
-                        handling.spawn(async move { answer(&bus, request, &*handler).await });
+                        let trace = trace_of(&request.properties);
+                        handling.spawn(trace.scope(async move { answer(&bus, request, &*handler).await }));
                     }
                     Some(Err(error)) => return error.to_string(),
                     None => return "the broker ended the consumer".to_owned(),
@@ -325,6 +328,7 @@ where
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type(kind.into())
+            .with_headers(traced(TraceContext::next()))
             .with_delivery_mode(1);
         if let Some(correlation) = request.properties.correlation_id() {
             properties = properties.with_correlation_id(correlation.clone());

@@ -20,13 +20,14 @@ use understudy_core::{
     ids::{DomainId, ServerId},
     time::Timestamp,
 };
+use understudy_runtime::TraceContext;
 
 use crate::{
     Bus,
     backoff::Backoff,
     connection::Session,
     lane::Outgoing,
-    message::{PREFIX, headers, timestamp},
+    message::{PREFIX, headers, timestamp, trace_of},
     topology,
 };
 
@@ -122,6 +123,8 @@ pub struct MalformedMessage {
 pub struct Incoming {
     /// The key that it was sent with.
     pub routing_key: String,
+    /// The trace that it belongs to: do in its scope what is done about it.
+    pub trace: TraceContext,
     /// CloudEvents `type`.
     pub kind: String,
     /// CloudEvents `id`: equal for repetitions.
@@ -383,6 +386,7 @@ impl Feeder {
             subject: attribute("subject").unwrap_or_default(),
             body: delivery.data.into(),
             redelivered: delivery.redelivered,
+            trace: trace_of(&delivery.properties),
             queue: Arc::clone(&self.name),
             exchange: delivery.exchange.to_string(),
             properties: delivery.properties,

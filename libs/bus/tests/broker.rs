@@ -15,7 +15,7 @@ use understudy_core::{
     ids::{DomainId, ServerId},
     time::Timestamp,
 };
-use understudy_runtime::Process;
+use understudy_runtime::{Process, TraceContext};
 
 /// Generous: a loaded machine is slow, and a wrong answer comes at once.
 const SOON: Duration = Duration::from_secs(30);
@@ -95,8 +95,15 @@ async fn messages_arrive_as_they_were_sent_and_a_returned_one_is_a_failure() {
     // A fact reaches who listens for such facts, as a CloudEvent.
     let mut facts = receiver.subscribe(Queue::events(&["*.server.*"]));
     facts.consuming().await;
-    sender.publish(Message::fact(&fact("recorder-1"))).await.unwrap();
+    let cause = TraceContext::root();
+    let message = cause.scope(async { Message::fact(&fact("recorder-1")) }).await;
+    sender.publish(message.clone()).await.unwrap();
     let heard = next(&mut facts).await;
+    assert_eq!(
+        heard.trace, message.trace,
+        "a receiver knows which step it answers to"
+    );
+    assert_eq!(heard.trace.trace_id(), cause.trace_id());
     assert_eq!(heard.fact().unwrap(), fact("recorder-1"));
     assert_eq!(
         (heard.kind.as_str(), heard.subject.as_str()),

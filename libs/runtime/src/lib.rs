@@ -9,7 +9,9 @@ pub mod process;
 pub mod seal;
 pub mod secret;
 mod telemetry;
+pub mod trace;
 
 pub use config::{ConfigError, HostConfig, LogFormat, RuntimeConfig, ServerConfig, load};
 pub use process::{Condition, Process, StartError};
 pub use secret::Secret;
+pub use trace::TraceContext;

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use understudy_core::contract::api::Problem;
+use understudy_runtime::TraceContext;
 use warp::{
     Filter,
     filters::path::FullPath,
@@ -105,11 +106,18 @@ async fn respond<B: Buf>(
                 headers: head.headers,
                 body,
             };
-            nouns::carry_out(api, operation, &call).await
+            let trace = trace_of(&call);
+            trace.scope(nouns::carry_out(api, operation, &call)).await
         }
         Err(problem) => Err(problem),
     };
     outcome.unwrap_or_else(|problem| answer::problem(&problem))
+}
+
+/// The trace that a call belongs to (W3C Trace Context 3.2); one that says none, or nonsense, begins its own.
+fn trace_of(call: &Call) -> TraceContext {
+    let said = call.header("traceparent").and_then(|text| text.parse().ok());
+    said.unwrap_or_else(TraceContext::root)
 }
 
 impl Call {

@@ -16,6 +16,7 @@ use understudy_core::{
     ids::ServerId,
     settings::Bundle,
 };
+use understudy_runtime::TraceContext;
 
 use crate::opener::Opener;
 
@@ -34,6 +35,8 @@ pub(crate) struct Batch {
     pub(crate) bundles: Vec<(SealedBundle, Bundle)>,
     /// To be acknowledged once all of it is on disk.
     pub(crate) receipts: Vec<Incoming>,
+    /// The trace of the newest of them: what is done about them continues it.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// The server's queue.
@@ -67,6 +70,7 @@ impl Inbox {
         let mut sealed = Vec::new();
         let mut next = Some(first);
         while let Some(incoming) = next {
+            batch.trace = Some(incoming.trace);
             match self.read(&incoming) {
                 Ok(Letter::Assignment(assignment)) => {
                     batch.assignments.push(assignment);

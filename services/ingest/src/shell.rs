@@ -24,7 +24,7 @@ use understudy_core::{
     settings::{Bundle, BundleHash},
 };
 use understudy_media::film::Studio;
-use understudy_runtime::{Condition, ServerConfig, clock};
+use understudy_runtime::{Condition, ServerConfig, TraceContext, clock};
 
 use crate::{
     IngestConfig, director::Order, disk::Disk, inbox::Batch, keeper::Keeper, metrics::Metrics,
@@ -82,6 +82,8 @@ pub(crate) struct Shell {
     max_cameras: u32,
     cameras: BTreeMap<CameraId, Camera>,
     refused: String,
+    /// The trace of what came last, until it is acted on.
+    cause: Option<TraceContext>,
 }
 
 impl Shell {
@@ -113,6 +115,7 @@ impl Shell {
             max_cameras: server.max_cameras,
             cameras,
             refused: String::new(),
+            cause: None,
         };
         shell
             .tools
@@ -155,12 +158,16 @@ impl Shell {
                     counted = now;
                 }
             }
-            self.carry_out().await;
+            match self.cause.take() {
+                Some(cause) => cause.scope(self.carry_out()).await,
+                None => self.carry_out().await,
+            }
         }
     }
 
     /// Settings first: an assignment that came with them finds them there.
     fn take(&mut self, batch: Batch) {
+        self.cause = batch.trace;
         for (sealed, bundle) in batch.bundles {
             self.todo.push_back(Step::Store(sealed, bundle));
         }

@@ -6,13 +6,31 @@ use understudy_core::{
     fleet::Input,
     ids::FailoverId,
 };
+use understudy_runtime::TraceContext;
 
 /// Something for the fleet.
-pub(crate) enum Job {
+pub(crate) struct Job {
+    /// The trace that it belongs to: whatever follows from it continues it.
+    pub(crate) trace: TraceContext,
+    pub(crate) work: Work,
+}
+
+/// What it is.
+pub(crate) enum Work {
     /// Something happened.
     Input(Input),
     /// Somebody asks.
     Request(OrchestratorRequest, oneshot::Sender<Answer<OrchestratorReply>>),
+}
+
+impl Job {
+    /// Something happened, in the trace `trace`.
+    pub(crate) fn input(trace: TraceContext, input: Input) -> Self {
+        Self {
+            trace,
+            work: Work::Input(input),
+        }
+    }
 }
 
 /// An id that was never used.

@@ -14,6 +14,7 @@ use understudy_core::{
     fleet::Input,
     ids::FailoverId,
 };
+use understudy_runtime::TraceContext;
 
 use crate::job::Job;
 
@@ -25,7 +26,7 @@ pub(crate) const WAITING: usize = 64;
 /// Asks, one request after another, until the shutdown.
 pub(crate) async fn ask(
     bus: Bus,
-    mut requests: mpsc::Receiver<LicenseRequest>,
+    mut requests: mpsc::Receiver<(TraceContext, LicenseRequest)>,
     jobs: mpsc::Sender<Job>,
     shutdown: CancellationToken,
 ) {
@@ -34,12 +35,12 @@ pub(crate) async fn ask(
             request = requests.recv() => request,
             () = shutdown.cancelled() => None,
         };
-        let Some(request) = request else { return };
+        let Some((trace, request)) = request else { return };
         let Some((failover, given_back)) = about(&request) else {
             continue;
         };
-        let answer = bus
-            .request::<LicenseRequest, Answer<LicenseReply>>(names::LICENSE, &request, DEADLINE)
+        let answer = trace
+            .scope(bus.request::<LicenseRequest, Answer<LicenseReply>>(names::LICENSE, &request, DEADLINE))
             .await
             .map_err(|error| error.to_string())
             .and_then(|answer| answer.map_err(|problem| problem.to_string()));
@@ -55,7 +56,7 @@ pub(crate) async fn ask(
             },
             Err(why) => Input::LicenseFailed { failover, why },
         };
-        if jobs.send(Job::Input(input)).await.is_err() {
+        if jobs.send(Job::input(trace, input)).await.is_err() {
             return;
         }
     }

@@ -15,7 +15,7 @@ pub(crate) async fn listen(bus: Bus, jobs: mpsc::Sender<Job>) {
     while let Some(incoming) = subscription.next().await {
         match input(&incoming) {
             Ok(input) => {
-                if jobs.send(Job::Input(input)).await.is_err() {
+                if jobs.send(Job::input(incoming.trace, input)).await.is_err() {
                     return;
                 }
                 incoming.ack().await;

@@ -16,12 +16,14 @@ use understudy_core::{
     fleet::{Effect, Fleet, Input},
     ids::ServerId,
 };
-use understudy_runtime::{Condition, HostConfig, Process, clock, seal::FleetKey, seal::SealError};
+use understudy_runtime::{
+    Condition, HostConfig, Process, TraceContext, clock, seal::FleetKey, seal::SealError,
+};
 use understudy_store::{Store, StoreError};
 
 use crate::{
     config::OrchestratorConfig,
-    job::{Job, fresh},
+    job::{Job, Work, fresh},
     ledger, listen,
     metrics::Metrics,
     outbox::{Outbox, SERVICE},
@@ -112,9 +114,11 @@ pub async fn run(
 async fn ask(jobs: mpsc::Sender<Job>, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
     let away = || Problem::unavailable("the orchestrator is ending: try again");
     let (answer, answered) = oneshot::channel();
-    jobs.send(Job::Request(request, answer))
-        .await
-        .map_err(|_| away())?;
+    let job = Job {
+        trace: TraceContext::next(),
+        work: Work::Request(request, answer),
+    };
+    jobs.send(job).await.map_err(|_| away())?;
     answered.await.map_err(|_| away())?
 }
 
@@ -125,7 +129,7 @@ struct Orchestrator {
     database: Condition,
     wake: Arc<Notify>,
     servers: watch::Sender<BTreeSet<ServerId>>,
-    licenses: mpsc::Sender<LicenseRequest>,
+    licenses: mpsc::Sender<(TraceContext, LicenseRequest)>,
     metrics: Metrics,
 }
 
@@ -140,17 +144,23 @@ impl Orchestrator {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = ticks.tick() => self.step(Input::Tick { fresh: fresh() }).await,
+                _ = ticks.tick() => TraceContext::root().scope(self.step(Input::Tick { fresh: fresh() })).await,
                 _ = shows.tick() => self.metrics.show(&mut self.fleet),
                 job = jobs.recv() => match job {
-                    Some(Job::Input(input)) => self.step(input).await,
-                    Some(Job::Request(request, answer)) => {
-                        let reply = self.answer(request).await;
-                        // Whoever asked may have given up.
-                        let _gone = answer.send(reply);
-                    }
+                    Some(Job { trace, work }) => trace.scope(self.work(work)).await,
                     None => return,
                 },
+            }
+        }
+    }
+
+    async fn work(&mut self, work: Work) {
+        match work {
+            Work::Input(input) => self.step(input).await,
+            Work::Request(request, answer) => {
+                let reply = self.answer(request).await;
+                // Whoever asked may have given up.
+                let _gone = answer.send(reply);
             }
         }
     }
@@ -191,7 +201,7 @@ impl Orchestrator {
                     messages.push(Message::fact(&fact));
                 }
                 // Full: the fleet asks again.
-                Effect::License(request) => drop(self.licenses.try_send(request)),
+                Effect::License(request) => drop(self.licenses.try_send((TraceContext::next(), request))),
             }
         }
         if changes.is_empty() && messages.is_empty() {

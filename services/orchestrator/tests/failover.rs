@@ -29,7 +29,7 @@ use understudy_core::{
     policy::Policy,
 };
 use understudy_license::LicenseConfig;
-use understudy_runtime::Process;
+use understudy_runtime::{Process, TraceContext};
 
 const FOLDER: &str = "ORCHESTRATOR_TEST_FOLDER";
 const BROKER: &str = "ORCHESTRATOR_TEST_BROKER";
@@ -78,16 +78,18 @@ async fn c2_c6_a_decision_is_on_the_bus_at_once_by_hand_and_by_itself() {
             let heard = next(&mut queue).await;
             heard.ack().await;
             if films_for_original(&heard) {
-                return asked.elapsed();
+                return (asked.elapsed(), heard.trace.trace_id());
             }
         }
     };
     let told = async {
         let heard = fact(&mut facts, "failover.started").await;
         assert_eq!(heard.fact().unwrap().domain, common::domain());
-        asked.elapsed()
+        (asked.elapsed(), heard.trace.trace_id())
     };
-    let (answer, assigned, told) = tokio::join!(ask(&bus, start()), assigned, told);
+    let cause = TraceContext::root();
+    let asking = cause.scope(ask(&bus, start()));
+    let (answer, (assigned, assigned_in), (told, told_in)) = tokio::join!(asking, assigned, told);
     // then the failover server hears it, and everybody, within a moment.
     let Ok(OrchestratorReply::Failover(view)) = answer else {
         panic!("{answer:?}")
@@ -96,6 +98,8 @@ async fn c2_c6_a_decision_is_on_the_bus_at_once_by_hand_and_by_itself() {
     println!("by hand: assigned after {assigned:?}, told after {told:?}");
     assert!(assigned < Duration::from_millis(500), "{assigned:?}");
     assert!(told < Duration::from_millis(500), "{told:?}");
+    // What follows from the request, through the decision and the outbox, is one trace.
+    assert_eq!((assigned_in, told_in), (cause.trace_id(), cause.trace_id()));
     orchestrator.finish().await;
     process.finish().await;
 
