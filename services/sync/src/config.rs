@@ -16,6 +16,9 @@ pub struct SyncConfig {
     /// Fetching waits while less than this would be left free on the volume, in MiB. Below what the recording
     /// service keeps free (`[ingest] keep_free_mib`), or it would wait on a volume in its steady state for ever.
     pub free_floor_mib: u64,
+    /// Fetching yields to recording while the volume takes this long to make a few bytes durable, in
+    /// milliseconds: down to 1 MiB a second, never to nothing.
+    pub yield_latency_ms: u64,
 }
 
 impl Default for SyncConfig {
@@ -24,6 +27,7 @@ impl Default for SyncConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             parallel: 3,
             free_floor_mib: 256,
+            yield_latency_ms: 500,
         }
     }
 }

@@ -16,7 +16,10 @@ use reqwest::StatusCode;
 use tokio::sync::mpsc;
 use understudy_core::contract::segment::Segment;
 
-use crate::remote::{Remote, RemoteError};
+use crate::{
+    pace::Gate,
+    remote::{Remote, RemoteError},
+};
 
 /// Pieces received ahead of the disk; each has some hundred kilobytes.
 const PIECES_AHEAD: usize = 8;
@@ -62,20 +65,26 @@ pub(crate) fn sweep(incoming: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What comes in passes here: it is counted, and held back while recording needs the disk.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) received: Arc<AtomicU64>,
+    pub(crate) gate: Arc<Gate>,
+}
+
 /// Fetches `segment` into `file`; once it returns, the file's bytes are those that the manifest promised.
-/// `received` counts what comes over the network.
 pub(crate) async fn fetch(
     remote: &Remote,
     segment: &Segment,
     file: &Path,
-    received: Arc<AtomicU64>,
+    door: Door,
 ) -> Result<(), FetchError> {
     let length = segment.bytes;
     let begun = {
         let file = file.to_owned();
         blocking(move || Writing::begin(&file, length)).await?
     };
-    let writing = receive(remote, segment, begun, received).await?;
+    let writing = receive(remote, segment, begun, door).await?;
     if writing.written != length {
         let missing = format!(
             "the connection ended {} bytes before the end",
@@ -95,7 +104,7 @@ async fn receive(
     remote: &Remote,
     segment: &Segment,
     mut writing: Writing,
-    received: Arc<AtomicU64>,
+    door: Door,
 ) -> Result<Writing, FetchError> {
     if writing.written == segment.bytes {
         return Ok(writing);
@@ -110,7 +119,8 @@ async fn receive(
     let broken = loop {
         match response.chunk().await {
             Ok(Some(piece)) => {
-                received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                door.received.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                door.gate.pass(piece.len()).await;
                 if pieces.send(piece).await.is_err() {
                     break None; // The writer failed and says why.
                 }

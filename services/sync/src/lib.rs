@@ -10,13 +10,14 @@ mod config;
 mod fetch;
 mod metrics;
 mod order;
+mod pace;
 mod progress;
 mod remote;
 mod reports;
 mod restorer;
 mod source;
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use understudy_bus::{BrokerConfig, Bus, BusError, Message};
@@ -28,7 +29,7 @@ use understudy_runtime::{
 };
 
 pub use self::config::SyncConfig;
-use self::{metrics::Metrics, restorer::Restorer, source::Source};
+use self::{metrics::Metrics, pace::Gate, restorer::Restorer, source::Source};
 
 /// Below the server's data folder.
 const ARCHIVE: &str = "archive";
@@ -97,7 +98,9 @@ impl SyncService {
         let (give, orders) = watch::channel(None);
         process.spawn("assignment", order::follow(server.data, give, process.shutdown()));
         let (told, status) = watch::channel(None);
+        let slow = Duration::from_millis(config.yield_latency_ms);
         let restorer = Restorer {
+            gate: Arc::new(Gate::new(slow, archive.folder())),
             archive,
             config,
             server: server.id,

@@ -31,9 +31,10 @@ use understudy_media::archive::{Archive, ArchiveError};
 
 use crate::{
     config::SyncConfig,
-    fetch::{self, FetchError},
+    fetch::{self, Door, FetchError},
     metrics::Metrics,
     order::Order,
+    pace::Gate,
     progress::Tally,
     remote::{Remote, RemoteError},
 };
@@ -56,6 +57,7 @@ pub(crate) struct Restorer {
     pub(crate) server: ServerId,
     pub(crate) domain: DomainId,
     pub(crate) metrics: Metrics,
+    pub(crate) gate: Arc<Gate>,
     /// How far it is; none while there is nothing to be fetched.
     pub(crate) status: watch::Sender<Option<RestorationReport>>,
 }
@@ -90,7 +92,7 @@ impl Restorer {
             self.announce(&order);
             // How often the same errand was given again, by a newer assignment.
             let again = AtomicU64::new(0);
-            let mut restoring = pin!(self.restore(&order.restore, &again));
+            let mut restoring = pin!(self.restore_yielding(&order.restore, &again));
             let (mut done, mut epoch) = (false, order.epoch);
             loop {
                 tokio::select! {
@@ -148,6 +150,13 @@ impl Restorer {
             }
             true
         });
+    }
+
+    async fn restore_yielding(&self, restore: &Restore, again: &AtomicU64) {
+        tokio::select! {
+            () = self.restore(restore, again) => {}
+            never = self.gate.watch() => match never {},
+        }
     }
 
     /// Ends when everything is here that the source had when it was asked after the last time that `again` grew.
@@ -272,13 +281,16 @@ impl Restorer {
         segments: Vec<Segment>,
         tally: &Tally,
     ) -> impl Stream<Item = Result<Vec<Outcome>, ArchiveError>> + use<'a> {
-        let received = tally.received();
+        let door = Door {
+            received: tally.received(),
+            gate: Arc::clone(&self.gate),
+        };
         let floor = self.config.free_floor_mib << 20;
         stream::iter(segments)
             .map(move |segment| {
-                let (archive, remote, received) = (self.archive.clone(), remote.clone(), received.clone());
+                let (archive, remote, door) = (self.archive.clone(), remote.clone(), door.clone());
                 // A task of its own, so that it goes on while others are taken over; it ends with this stream.
-                let task = async move { attempt(&archive, &remote, segment, received, floor).await };
+                let task = async move { attempt(&archive, &remote, segment, door, floor).await };
                 AbortOnDropHandle::new(tokio::spawn(task))
             })
             .buffer_unordered(self.config.parallel.max(1))
@@ -326,13 +338,7 @@ fn check(manifest: &Manifest, restore: &Restore) -> Result<(), String> {
     ))
 }
 
-async fn attempt(
-    archive: &Archive,
-    remote: &Remote,
-    segment: Segment,
-    received: Arc<AtomicU64>,
-    floor: u64,
-) -> Outcome {
+async fn attempt(archive: &Archive, remote: &Remote, segment: Segment, door: Door, floor: u64) -> Outcome {
     if archive.file(&segment.path).is_err() {
         return Outcome::Damaged(segment, "its path is not one of an archive".to_owned());
     }
@@ -342,7 +348,7 @@ async fn attempt(
         Err(error) => return Outcome::Stuck(format!("the volume can't be asked for its room: {error}")),
     }
     let file = fetch::temporary(&archive.incoming(), &segment);
-    let outcome = match fetch::fetch(remote, &segment, &file, received).await {
+    let outcome = match fetch::fetch(remote, &segment, &file, door).await {
         Ok(()) => Outcome::Arrived(segment, file.clone()),
         Err(FetchError::Remote(RemoteError::Damaged(reason))) => Outcome::Damaged(segment, reason),
         Err(FetchError::Remote(RemoteError::Away(reason))) => Outcome::Stuck(reason),

@@ -335,7 +335,32 @@ async fn j7_it_waits_for_a_source_that_is_away_and_goes_on_by_itself() {
     assert_eq!(target.received().await.len(), 4);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
+async fn j7_a_slow_volume_is_fetched_to_slowly_but_completely() {
+    // Given a server for which any volume is a slow one,
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, target) = sides(folder.path());
+    let listed = source.records(6, 1 << 20).await;
+    source.hands_back();
+    let giving = source.start().await;
+    target.fetches_from(&source, giving.service.address());
+    let begun = tokio::time::Instant::now();
+    let fetching = target
+        .start_with(SyncConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            yield_latency_ms: 0,
+            ..SyncConfig::default()
+        })
+        .await;
+    // when six megabytes are handed back, they come at the trickle that is left, and all of them come.
+    fetching.complete().await;
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(target.received().await.len(), listed.len());
+    fetching.stop().await;
+    giving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn k2_it_waits_while_the_volume_is_nearly_full() {
     let folder = tempfile::tempdir().expect("a folder");
     let (source, target) = sides(folder.path());
