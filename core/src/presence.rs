@@ -24,6 +24,10 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 /// takes its own time to connect again, up to 5 s between two tries, and then some to sign in. The same for one
 /// that a monitor has only just begun to watch.
 const SEES_AGAIN: Duration = Duration::from_secs(15);
+/// From here on the monitor has been held up itself, and not only been late: it looks every 100 ms.
+const STANDSTILL: Duration = Duration::from_secs(1);
+/// What had arrived while it was held up has been read by then.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// The longest interval that a beat may claim, so that a wrong one does not hide a dead server.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// The evidence kept of one server: the newest lines.
@@ -84,6 +88,7 @@ pub struct Presence {
     broker_down: Option<String>,
     /// Where nothing may be concluded from silence, as of the last tick.
     blind: Blindness,
+    ticked: Option<Monotonic>,
 }
 
 /// Where nothing may be concluded from silence, and why.
@@ -137,6 +142,7 @@ impl Presence {
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
             blind: Blindness::default(),
+            ticked: None,
         }
     }
 
@@ -173,6 +179,7 @@ impl Presence {
 
     /// Time has passed. What changed is said at once, the rest once a second.
     pub fn tick(&mut self, now: Moment) -> Vec<Seen> {
+        self.note_standstill(now.monotonic);
         self.look(now.monotonic);
         let blind = &self.blind;
         self.servers
@@ -185,6 +192,25 @@ impl Presence {
     #[must_use]
     pub fn blindness(&self) -> &Blindness {
         &self.blind
+    }
+
+    /// A monitor that was frozen or suspended saw nothing meanwhile, neither beats nor that others were cut off too:
+    /// nobody's silence counts until each has had the time to be heard again.
+    fn note_standstill(&mut self, now: Monotonic) {
+        let stood_still = self
+            .ticked
+            .replace(now)
+            .map_or(Duration::ZERO, |before| now.since(before));
+        if stood_still < STANDSTILL {
+            return;
+        }
+        let why = format!(
+            "the monitor itself stood still for {:.1} s",
+            stood_still.as_secs_f64()
+        );
+        for subject in self.servers.values_mut() {
+            subject.deaf = Some((Monotonic(now.0 + CATCH_UP), why.clone()));
+        }
     }
 
     /// Looks where it is blind, and notes for each server until when it could not have been heard.

@@ -370,3 +370,28 @@ fn k3_a_monitor_that_starts_while_servers_connect_again_gives_each_its_time() {
     let seen = table.pass(3000, &[]);
     assert!(!last_of(&seen, "a").blind);
 }
+
+#[test]
+fn a_monitor_that_stood_still_itself_misses_nobody_for_it() {
+    let mut table = Table::new();
+    table.pass(
+        2_000,
+        &[(Path::Broker, "recorder-1"), (Path::Broker, "recorder-2")],
+    );
+    // Its process is frozen for a minute, and one of two servers is not heard at once when it goes on.
+    table.now += Duration::from_secs(60);
+    let seen = table.pass(10_000, &[(Path::Broker, "recorder-2")]);
+    let blind = |seen: &&Seen| seen.observation.server == server_id("recorder-1") && !seen.observation.blind;
+    let missed = seen
+        .iter()
+        .filter(blind)
+        .find(|seen| seen.observation.silent_ms > 0);
+    assert_eq!(missed, None, "nothing follows from its silence yet");
+    // Later its silence is its own.
+    let seen = table.pass(10_000, &[(Path::Broker, "recorder-2")]);
+    assert!(
+        seen.iter()
+            .filter(blind)
+            .any(|seen| seen.observation.silent_ms > 1_000)
+    );
+}
