@@ -165,13 +165,28 @@ impl Fleet {
     /// A server knows an epoch that was never given out here: the counter can't be trusted, so a new term
     /// begins and every server hears of it. The same if a server was told two things by one epoch.
     pub(super) fn check_epoch(&mut self, report: &ServerReport, now: Moment) {
-        let above = report.epoch.filter(|epoch| *epoch > self.epoch);
+        // A restored host may have counted on past what it gave out before: what this server says must be no newer
+        // than what it was given.
+        let own = self
+            .assignments
+            .get(&report.server)
+            .map_or(self.epoch, |own| own.epoch);
+        let above = report.epoch.filter(|epoch| *epoch > own);
         let conflict = report.conflict.filter(|epoch| {
             self.assignments
                 .get(&report.server)
                 .is_some_and(|own| own.epoch == *epoch)
         });
-        let Some(seen) = above.or(conflict) else {
+        // The same epoch, and another identity than it gives: the server was given it by a host of before.
+        let contradicted = report.epoch.filter(|epoch| {
+            let own = self
+                .assignments
+                .get(&report.server)
+                .filter(|own| own.epoch == *epoch);
+            let bears = report.identity.as_ref();
+            bears.is_some() && own.is_some_and(|own| own.role.identity() != bears)
+        });
+        let Some(seen) = above.or(conflict).or(contradicted) else {
             return;
         };
         self.epoch = Epoch::next_term(seen.max(self.epoch));
@@ -187,10 +202,12 @@ impl Fleet {
         let Some(assignment) = self.assignments.get(server) else {
             return;
         };
-        let recently = self.members[server]
-            .published_at
-            .is_some_and(|at| now.monotonic.since(at) < REPUBLISH);
-        if reached.is_none_or(|epoch| epoch < assignment.epoch) && !recently {
+        let published_at = self.members[server].published_at;
+        let recently = published_at.is_some_and(|at| now.monotonic.since(at) < REPUBLISH);
+        // Once after each start in any case: a host that was restored may have given one epoch out twice, and the
+        // server tells when it hears the second.
+        let behind = reached.is_none_or(|epoch| epoch < assignment.epoch) || published_at.is_none();
+        if behind && !recently {
             self.publish(assignment.clone(), now);
         }
     }
