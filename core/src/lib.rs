@@ -6,9 +6,11 @@
 //!
 //! Read in this order: [`server`] and [`camera`] (the nouns), [`policy`] and [`selection`] (who stands in
 //! for whom), [`trigger`] (when), [`failover`] (one takeover from start to end), [`fleet`] (the host's whole
-//! state), [`reconcile`] (a server's way to its assignment), [`license`] and [`restoration`] (what moves).
+//! state), [`reconcile`] (a server's way to its assignment), [`authority`] (who
+//! may act, once), [`license`] and [`restoration`] (what moves).
 
 pub mod assignment;
+pub mod authority;
 pub mod camera;
 pub mod contract;
 pub mod coverage;

@@ -21,7 +21,7 @@ impl Timestamp {
 
 /// A reading of a clock that never goes back (`CLOCK_BOOTTIME`), since an arbitrary start; it means
 /// nothing on another machine or after a restart, so it is never persisted or sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Monotonic(pub Duration);
 
 impl Monotonic {

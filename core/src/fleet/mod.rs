@@ -268,6 +268,16 @@ impl Fleet {
         self.assignments.get(server)
     }
 
+    /// Who is to act for a recording server's identity, by the epoch of its newest assignment: the failover server
+    /// as long as it stands in, else the recording server itself. Both may film meanwhile.
+    #[must_use]
+    pub fn holder(&self, identity: &ServerId) -> Option<(ServerId, Epoch)> {
+        let stand_in = self.failover_of(identity).and_then(Failover::stand_in);
+        let holder = stand_in.map_or(identity, |holder| &holder.server);
+        let assignment = self.assignments.get(holder)?;
+        (assignment.role.identity() == Some(identity)).then(|| (holder.clone(), assignment.epoch))
+    }
+
     /// The newest epoch given out.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
