@@ -26,6 +26,10 @@ pub enum Bug {
     ErasedDamaged,
     /// A server never says that it has fetched everything.
     NeverComplete,
+    /// A server is deaf to whatever ends its right to act.
+    DeafToRevocation,
+    /// A server does not store what it is about to do.
+    ForgetIntent,
     /// A server throws files away that were not closed before it died.
     DropUnclosed,
 }
@@ -36,6 +40,7 @@ const SEEDS: u64 = 8000;
 impl Bug {
     /// For each invariant of the design one mistake that it is there for.
     pub const OF_INVARIANTS: &'static [(u8, Bug)] = &[
+        (1, Bug::DeafToRevocation),
         (2, Bug::LicenceCopied),
         (3, Bug::ErasedUnverified),
         (4, Bug::EditDuringFailover),
@@ -44,6 +49,7 @@ impl Bug {
         (7, Bug::ForgetFailovers),
         (8, Bug::SendBeforeCommit),
         (9, Bug::DropUnclosed),
+        (10, Bug::ForgetIntent),
     ];
 
     /// Whether some schedule breaks the invariant with it. A mistake may break others sooner; the one that it is

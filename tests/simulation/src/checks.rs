@@ -37,7 +37,7 @@ impl fmt::Display for Violation {
     }
 }
 
-fn broken(invariant: u8, how: String) -> Result<(), Violation> {
+pub(crate) fn broken<T>(invariant: u8, how: String) -> Result<T, Violation> {
     Err(Violation { invariant, how })
 }
 
@@ -52,6 +52,10 @@ pub(crate) struct Watch {
     /// Failovers whose recordings may go undelivered: by policy, or by a person's word.
     dropped: BTreeSet<FailoverId>,
     maybe_dropped: BTreeSet<FailoverId>,
+    /// Which failover servers had a part in which failovers.
+    parts: BTreeSet<(FailoverId, ServerId)>,
+    /// Of these, the ones that a restored database knows nothing of.
+    forgotten: BTreeSet<(FailoverId, ServerId)>,
     /// The settings of before each failover.
     before: BTreeMap<FailoverId, BundleHash>,
     completed: BTreeSet<FailoverId>,
@@ -69,6 +73,8 @@ impl Watch {
             made: BTreeMap::new(),
             dropped: BTreeSet::new(),
             maybe_dropped: BTreeSet::new(),
+            parts: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             before: BTreeMap::new(),
             completed: BTreeSet::new(),
             cut_off: BTreeSet::new(),
@@ -91,6 +97,31 @@ impl Watch {
 
     pub(crate) fn maybe_drop(&mut self, failover: &FailoverId) {
         self.maybe_dropped.insert(failover.clone());
+    }
+
+    /// A server has lost its assignment, and knows it.
+    pub(crate) fn forgets(&mut self, server: &ServerId) {
+        self.reached.remove(server);
+    }
+
+    /// The host knows nothing of what it gave out after a backup, until somebody reports it; and of failovers that
+    /// began after it, never: nobody can hand back what was recorded for them.
+    pub(crate) fn restored(&mut self, newest: Epoch, records: &BTreeMap<RecordKey, Record>) {
+        self.given.retain(|epoch, _| *epoch <= newest);
+        let known: BTreeSet<(FailoverId, ServerId)> = parts(records).collect();
+        self.forgotten.extend(self.parts.difference(&known).cloned());
+    }
+
+    /// A server was removed, by a person who was told: what it holds is nobody's business any more.
+    pub(crate) fn removed(&mut self, server: &ServerId) {
+        let parts = self.parts.iter().filter(|(_, each)| each == server);
+        self.forgotten.extend(parts.cloned());
+    }
+
+    fn is_forgotten(&self, recording: &Recording) -> bool {
+        let part = |failover: &FailoverId| (failover.clone(), recording.recorded_by.clone());
+        let forgotten = |failover: &FailoverId| self.forgotten.contains(&part(failover));
+        recording.failover.as_ref().is_some_and(forgotten)
     }
 
     /// Invariant 5, at the host: an epoch is given out once.
@@ -119,6 +150,7 @@ impl Watch {
     }
 
     pub(crate) fn note_failovers(&mut self, records: &BTreeMap<RecordKey, Record>) {
+        self.parts.extend(parts(records));
         for failover in failovers(records) {
             self.before
                 .entry(failover.id.clone())
@@ -141,6 +173,14 @@ pub(crate) fn failovers(records: &BTreeMap<RecordKey, Record>) -> impl Iterator<
     records.values().filter_map(|record| match record {
         Record::Failover(failover) => Some(&**failover),
         _ => None,
+    })
+}
+
+/// Which failover servers have a part in which failovers.
+fn parts(records: &BTreeMap<RecordKey, Record>) -> impl Iterator<Item = (FailoverId, ServerId)> {
+    failovers(records).flat_map(|failover| {
+        let holders = failover.holders.iter();
+        holders.map(|holder| (failover.id.clone(), holder.server.clone()))
     })
 }
 
@@ -260,6 +300,7 @@ impl World {
                 && recording.recorded_by == *id
                 && recording.failover.is_some()
                 && recording.failover != film.failover
+                && !self.watch.is_forgotten(recording)
         });
         match other {
             Some(recording) => broken(7, format!("{id} begins {film:?} and still holds {recording:?}")),
@@ -351,6 +392,9 @@ impl World {
         if let Some(id) = self.scene.stand_ins.iter().find(|id| !stands_by(id)) {
             return Some(format!("{id} films for nobody"));
         }
+        if let Some(why) = self.acting_unrest() {
+            return Some(why);
+        }
         let late = self.nodes.values().find(|node| {
             let assigned = fleet.assignment(&node.id).map(|each| each.epoch);
             node.disk.assignment.as_ref().map(|each| each.epoch) != assigned
@@ -368,7 +412,8 @@ impl World {
     /// Invariant 8, at rest: nothing is left over.
     pub(crate) fn check_rest(&self) -> Result<(), Violation> {
         for id in &self.scene.stand_ins {
-            if let Some(left) = self.nodes[id].disk.archive.values().next() {
+            let mut left = self.nodes[id].disk.archive.values();
+            if let Some(left) = left.find(|recording| !self.watch.is_forgotten(recording)) {
                 return broken(8, format!("{id} stands by and still holds {left:?}"));
             }
         }
@@ -393,12 +438,12 @@ impl World {
             }
         }
         for recording in self.watch.made.values() {
-            if self.watch.is_dropped(recording) {
+            if self.watch.is_dropped(recording) || self.watch.is_forgotten(recording) {
                 continue;
             }
             let home = self.nodes.values().any(|node| {
                 let number = &recording.number;
-                let aside = recording.damaged && node.disk.aside.contains_key(number);
+                let aside = node.disk.aside.contains_key(number);
                 let is_home = self.scene.recorders.contains(&node.id);
                 aside || is_home && node.disk.archive.contains_key(number)
             });

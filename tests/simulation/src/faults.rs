@@ -18,6 +18,7 @@ use understudy_core::{
 };
 
 use crate::{
+    acting::Acting,
     bug::Bug,
     node::Node,
     scene::{self, camera},
@@ -85,29 +86,13 @@ impl World {
         }
     }
 
-    /// Faults that came later, at their own pace.
-    fn throw_later_fault(&mut self) {
-        let Some(mut rng) = self.later.take() else { return };
-        for node in self.nodes.values_mut().filter(|node| node.off_broker) {
-            node.off_broker = !rng.gen_bool(0.05);
-        }
-        if rng.gen_bool(self.scene.faults / 4.0) {
-            let id = self
-                .node_ids()
-                .choose(&mut rng)
-                .expect("there are servers")
-                .clone();
-            match rng.gen_range(0..3) {
-                0 => self.restart_monitor(),
-                _ => self.take_off_broker(&id),
-            }
-        }
+    /// The line to a domain may be cut; while it is, nothing else changes about it.
+    pub(crate) fn go_on_with_outage(&mut self, rng: &mut StdRng) {
         match self.outage.take() {
             Some(outage) => self.go_on_with(outage),
-            None if self.is_calm() && rng.gen_bool(0.02) => self.cut_off_a_domain(&mut rng),
+            None if self.is_calm() && rng.gen_bool(0.02) => self.cut_off_a_domain(rng),
             None => {}
         }
-        self.later = Some(rng);
     }
 
     /// Whether no weather could make one server silent for longer than another.
@@ -177,7 +162,7 @@ impl World {
         }
     }
 
-    fn restart_monitor(&mut self) {
+    pub(crate) fn restart_monitor(&mut self) {
         if !self.strikes(Fault::MonitorRestart, None) {
             return;
         }
@@ -186,7 +171,7 @@ impl World {
         self.host.start_monitor(moment);
     }
 
-    fn take_off_broker(&mut self, id: &ServerId) {
+    pub(crate) fn take_off_broker(&mut self, id: &ServerId) {
         if !self.strikes(Fault::OffBroker, Some(id)) {
             return;
         }
@@ -215,7 +200,9 @@ impl World {
                 self.cut_off(&id, false);
             }
             if sick && self.chance(0.1) {
-                self.nodes.get_mut(&id).expect("it is there").storage = Storage::default();
+                let node = self.nodes.get_mut(&id).expect("it is there");
+                node.storage = Storage::default();
+                node.disk_fault = false;
             }
         }
     }
@@ -224,6 +211,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.outage = None;
         self.watch.cut_off.clear();
+        self.host.frozen_until = 0;
         if self.host.fleet.is_none() {
             self.start_host();
         }
@@ -239,6 +227,7 @@ impl World {
                 self.start_node(&id);
             }
         }
+        self.heal_later();
     }
 
     /// A failover that waits for a person gets one.
@@ -259,13 +248,15 @@ impl World {
             self.tell(|| format!("the host dies {when}"));
             self.outcome.crashes += 1;
             self.host.crash();
+            self.acting.iter_mut().for_each(Acting::host_dies);
         }
     }
 
-    fn start_host(&mut self) {
+    pub(crate) fn start_host(&mut self) {
         self.tell(|| "the host starts".to_owned());
         let moment = self.moment();
         self.host.start(moment);
+        self.acting.iter_mut().for_each(Acting::host_starts);
         if let Err(violation) = self.host_input(Input::Started) {
             self.watch.remember(violation);
         }
@@ -286,14 +277,15 @@ impl World {
     }
 
     pub(crate) fn start_node(&mut self, id: &ServerId) {
-        let moment = self.moment();
+        let moment = self.node_moment(id);
         let repairs = self.bug != Some(Bug::DropUnclosed);
         self.tell(|| format!("{id} starts"));
         self.nodes
             .get_mut(id)
             .expect("it is there")
             .start(repairs, moment);
-        if let Err(violation) = self.run_effects(id) {
+        let done = self.actor_starts(id).and_then(|()| self.run_effects(id));
+        if let Err(violation) = done {
             self.watch.remember(violation);
         }
     }
@@ -403,7 +395,7 @@ impl World {
         self.start_host();
     }
 
-    fn person(&mut self, fault: Fault, about: &ServerId, request: Request) {
+    pub(crate) fn person(&mut self, fault: Fault, about: &ServerId, request: Request) {
         if !self.strikes(fault, Some(about)) {
             return;
         }

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use understudy_core::{
-    assignment::Assignment,
+    assignment::{Assignment, Epoch},
     contract::{event::Fact, rpc::LicenseRequest},
     fleet::{Effect, Fleet, Record, RecordKey},
-    ids::ServerId,
+    ids::{FailoverId, ServerId},
+    license::{Entry, Move},
     presence::Presence,
     settings::Bundle,
     time::Moment,
 };
 
-use crate::bug::Bug;
+use crate::{bug::Bug, ledger::LedgerProcess, network::Packet};
 
 /// What waits in the outbox.
 #[derive(Clone, Debug)]
@@ -29,11 +30,64 @@ pub(crate) struct Host {
     pub(crate) outbox: VecDeque<Outgoing>,
     pub(crate) fleet: Option<Fleet>,
     pub(crate) presence: Presence,
+    /// Until which tick its processes do nothing, though they live.
+    pub(crate) frozen_until: u64,
+    /// What has arrived meanwhile.
+    pub(crate) held: Vec<Packet>,
+    /// The database at some time before.
+    pub(crate) backup: Option<Backup>,
+}
+
+/// A copy of the host's database.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup {
+    records: BTreeMap<RecordKey, Record>,
+    outbox: VecDeque<Outgoing>,
+    pub(crate) rows: Vec<Entry>,
+    pub(crate) moves: Vec<(FailoverId, Move)>,
 }
 
 impl Host {
+    /// Whether its processes do nothing at the moment.
+    pub(crate) fn is_frozen(&self, tick: u64) -> bool {
+        tick < self.frozen_until
+    }
+
     pub(crate) fn crash(&mut self) {
         self.fleet = None;
+        self.held.clear();
+        self.frozen_until = 0;
+    }
+
+    pub(crate) fn back_up(&mut self, ledger: &LedgerProcess) {
+        let (rows, moves) = ledger.stored();
+        self.backup = Some(Backup {
+            records: self.records.clone(),
+            outbox: self.outbox.clone(),
+            rows,
+            moves,
+        });
+    }
+
+    pub(crate) fn restore(&mut self, backup: Backup) {
+        self.records = backup.records;
+        self.outbox = backup.outbox;
+    }
+
+    /// Whether the database has the server.
+    pub(crate) fn knows(&self, id: &ServerId) -> bool {
+        let is_it = |record: &Record| matches!(record, Record::Server(server) if server.id == *id);
+        self.records.values().any(is_it)
+    }
+
+    /// The newest epoch that the database knows.
+    pub(crate) fn newest_epoch(&self) -> Epoch {
+        let epochs = self.records.values().filter_map(|record| match record {
+            Record::Epoch(epoch) => Some(*epoch),
+            Record::Assignment(assignment) => Some(assignment.epoch),
+            _ => None,
+        });
+        epochs.max().unwrap_or_default()
     }
 
     /// Starts again from the disk.

@@ -6,7 +6,7 @@ use understudy_core::{
     license::{Change, Entry, Ledger, Move, key::Payload},
 };
 
-use crate::bug::Bug;
+use crate::{bug::Bug, host::Backup};
 
 /// The licence process and its disk. One transaction is one call of `commit`.
 #[derive(Debug)]
@@ -44,6 +44,16 @@ impl LedgerProcess {
 
     pub(crate) fn crash(&mut self) {
         self.ledger = None;
+    }
+
+    /// What is on its disk.
+    pub(crate) fn stored(&self) -> (Vec<Entry>, Vec<(FailoverId, Move)>) {
+        (self.rows.clone(), self.moves.clone())
+    }
+
+    pub(crate) fn restore(&mut self, backup: &Backup) {
+        self.rows.clone_from(&backup.rows);
+        self.moves.clone_from(&backup.moves);
     }
 
     pub(crate) fn start(&mut self) {

@@ -6,10 +6,13 @@
 //! rest where it would have without them. The same seed gives the same schedule: a seed that fails can be
 //! told as a story and pinned as a test.
 
+mod acting;
+mod broker;
 mod bug;
 mod checks;
 mod faults;
 mod host;
+mod later;
 mod ledger;
 mod network;
 mod node;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::{Rng, rngs::StdRng};
 use understudy_core::{
     assignment::Assignment,
+    authority::Claim,
     contract::{
         heartbeat::{Heartbeat, RestorationReport, ServerReport},
         rpc::LicenseRequest,
@@ -25,6 +26,7 @@ pub(crate) enum Packet {
     Assignment(Assignment),
     Bundle(ServerId, Bundle),
     Report(ServerReport),
+    Claim(Claim),
     Restoration(RestorationReport),
     AskBundle(ServerId, BundleHash),
     License(LicenseRequest),
@@ -33,6 +35,22 @@ pub(crate) enum Packet {
         given_back: bool,
         devices: u32,
     },
+}
+
+impl Packet {
+    /// The server that it is for; none if it is for the host or the licence service.
+    pub(crate) fn receiver(&self) -> Option<&ServerId> {
+        match self {
+            Self::Assignment(assignment) => Some(&assignment.server),
+            Self::Bundle(server, _) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// Whether the licence service takes part: it runs beside the host.
+    pub(crate) fn is_about_licences(&self) -> bool {
+        matches!(self, Self::License(_) | Self::LicenseAnswer { .. })
+    }
 }
 
 /// The weather of a network.
@@ -70,6 +88,29 @@ impl Network {
             self.under_way.push((now + delay, packet.clone()));
         }
         happened
+    }
+
+    /// The same, but nothing arrives before `until`.
+    pub(crate) fn hold(&mut self, packet: Packet, until: Duration) {
+        self.under_way.push((until, packet));
+    }
+
+    /// What came through the broker is gone with it, or comes late.
+    pub(crate) fn broker_is_lost(&mut self, queues_survive: bool) {
+        if !queues_survive {
+            self.under_way
+                .retain(|(_, packet)| matches!(packet, Packet::Beat(_)));
+        }
+    }
+
+    /// The host and the licence service were down for longer than any request of theirs is worth.
+    pub(crate) fn requests_expire(&mut self) {
+        self.under_way.retain(|(_, packet)| !packet.is_about_licences());
+    }
+
+    /// Arrives at once.
+    pub(crate) fn deliver_now(&mut self, packet: Packet, now: Duration) {
+        self.under_way.push((now, packet));
     }
 
     /// What arrives now, in any order.

@@ -11,7 +11,7 @@ use understudy_core::{
     time::{Moment, Timestamp},
 };
 
-use crate::bug::Bug;
+use crate::{bug::Bug, network::Packet};
 
 /// A file of the archive. Its number stands for its path and its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,32 @@ pub(crate) struct Node {
     pub(crate) storage: Storage,
     pub(crate) beats: u64,
     pub(crate) starts: u64,
+    /// Until which tick its recording service does nothing, though it lives.
+    pub(crate) frozen_until: u64,
+    /// Whether the whole machine does nothing as long as that.
+    pub(crate) machine_frozen: bool,
+    /// What has arrived meanwhile.
+    pub(crate) held: Vec<Packet>,
+    /// Until which tick it gets a turn only now and then.
+    pub(crate) slow_until: u64,
+    /// Nothing that it sends arrives.
+    pub(crate) mute: bool,
+    /// Nothing that is sent to it arrives.
+    pub(crate) deaf: bool,
+    /// It reaches no camera.
+    pub(crate) no_cameras: bool,
+    /// Its disk takes nothing and gives nothing.
+    pub(crate) disk_fault: bool,
+    /// Its disk takes no recordings.
+    pub(crate) disk_full: bool,
+    /// It says only what the first version knew to say.
+    pub(crate) old_version: bool,
+    /// Whether it is a failover server.
+    pub(crate) is_stand_in: bool,
+    /// How fast its clock runs.
+    pub(crate) rate: f64,
+    /// By how much its wall clock is wrong, in milliseconds.
+    pub(crate) wall_offset: i64,
 }
 
 impl Node {
@@ -85,7 +111,35 @@ impl Node {
             storage: Storage::default(),
             beats: 0,
             starts: 0,
+            frozen_until: 0,
+            machine_frozen: false,
+            held: Vec::new(),
+            slow_until: 0,
+            mute: false,
+            deaf: false,
+            no_cameras: false,
+            disk_fault: false,
+            disk_full: false,
+            old_version: false,
+            is_stand_in: false,
+            rate: 1.0,
+            wall_offset: 0,
         }
+    }
+
+    /// Whether its recording service does nothing at the moment.
+    pub(crate) fn is_frozen(&self, tick: u64) -> bool {
+        tick < self.frozen_until
+    }
+
+    /// Whether it gets no turn at this tick.
+    pub(crate) fn rests(&self, tick: u64) -> bool {
+        self.is_frozen(tick) || tick < self.slow_until && tick % 5 != 0
+    }
+
+    /// Whether bytes travel between it and the broker, both ways.
+    pub(crate) fn reaches_broker(&self) -> bool {
+        self.powered && !self.cut_off && !self.off_broker && !self.mute && !self.deaf
     }
 
     /// The process dies: what was not synced is gone.
@@ -123,7 +177,8 @@ impl Node {
         self.process = Some(Process {
             reconciler,
             todo: effects.into(),
-            incarnation: Incarnation::new(format!("start-{}", self.starts)).expect("this is an id"),
+            incarnation: Incarnation::new(format!("{}-start-{}", self.id, self.starts))
+                .expect("this is an id"),
             sequence: 0,
             report_due: true,
             film: None,
@@ -133,9 +188,10 @@ impl Node {
         });
     }
 
-    pub(crate) fn beat(&mut self, at: Timestamp) -> Heartbeat {
+    pub(crate) fn beat(&mut self, at: Timestamp, tick: u64) -> Heartbeat {
         self.beats += 1;
         let state = match self.process {
+            Some(_) if self.is_frozen(tick) => PackageState::NotAnswering,
             Some(_) => PackageState::Running,
             None => PackageState::Crashed,
         };
@@ -182,7 +238,8 @@ impl Node {
 
     /// The next effect that its reconciler wants.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
-        self.process.as_mut()?.todo.pop_front()
+        let disk_fault = self.disk_fault;
+        self.process.as_mut().filter(|_| !disk_fault)?.todo.pop_front()
     }
 
     /// The failover that it films for.

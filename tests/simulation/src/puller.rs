@@ -81,7 +81,10 @@ impl World {
 
     fn manifest(&mut self, restore: &Restore, reader: &ServerId) -> Option<Manifest> {
         let source = self.nodes.get(&restore.source)?;
-        let reachable = source.process.is_some() && !source.cut_off && !self.nodes[reader].cut_off;
+        let apart = self.apart.contains(&(reader.clone(), restore.source.clone()));
+        let gives = source.process.is_some() && !source.cut_off && !source.disk_fault && !apart;
+        let reads = &self.nodes[reader];
+        let reachable = gives && !reads.cut_off && !reads.disk_fault && !reads.disk_full;
         if !reachable {
             return None;
         }

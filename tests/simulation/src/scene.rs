@@ -113,7 +113,7 @@ pub(crate) fn pairing(stand_ins: &[ServerId], rng: &mut StdRng) -> Pairing {
     Pairing::Servers(chosen.cloned().collect())
 }
 
-fn policy(rng: &mut StdRng) -> Policy {
+pub(crate) fn policy(rng: &mut StdRng) -> Policy {
     Policy {
         automatic: rng.gen_bool(0.8),
         on_disconnection: true,

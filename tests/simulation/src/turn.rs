@@ -22,15 +22,21 @@ const FRAMES_PER_FILE: u32 = 12;
 
 impl World {
     pub(crate) fn node_turn(&mut self, id: &ServerId) -> Result<(), Violation> {
-        let moment = self.moment();
+        let moment = self.node_moment(id);
+        let tick = self.outcome.ticks;
         let node = self.nodes.get_mut(id).expect("its id is one of them");
-        node.well_ticks = match node.powered && !node.cut_off {
+        let in_order = !node.mute && !node.is_frozen(tick);
+        node.well_ticks = match node.powered && !node.cut_off && in_order {
             true => node.well_ticks + 1,
             false => 0,
         };
-        if node.powered {
-            let beat = node.beat(moment.wall);
+        let machine_frozen = node.machine_frozen && node.is_frozen(tick);
+        if node.powered && !machine_frozen {
+            let beat = node.beat(moment.wall, tick);
             self.send(id, Packet::Beat(beat));
+        }
+        if self.nodes[id].rests(tick) {
+            return Ok(());
         }
         self.node_input(id, reconcile::Input::Tick)?;
         self.camera_turn(id)?;
@@ -41,7 +47,10 @@ impl World {
     }
 
     pub(crate) fn node_input(&mut self, id: &ServerId, input: reconcile::Input) -> Result<(), Violation> {
-        let moment = self.moment();
+        let moment = self.node_moment(id);
+        if let reconcile::Input::Heard(assignment) = &input {
+            self.actor_assigned(assignment);
+        }
         let Some(process) = self.nodes.get_mut(id).and_then(|node| node.process.as_mut()) else {
             return Ok(());
         };
@@ -161,13 +170,22 @@ impl World {
             let films = self
                 .process(id)
                 .is_some_and(|process| process.filming.contains(&camera.id));
+            let reached = !self.nodes[id].no_cameras;
+            if !reached && films || reached && !films && self.is_held_elsewhere(id, &camera) {
+                let fault = match reached {
+                    true => CameraFault::HeldElsewhere,
+                    false => CameraFault::Unreachable,
+                };
+                self.lose_camera(id, &camera, fault)?;
+                continue;
+            }
             let lost = films && faulty && self.chance(0.01) && self.strikes(Fault::CameraLost, Some(id));
             let status = if lost {
                 CameraStatus::Lost {
                     fault: CameraFault::Unreachable,
                     detail: "no answer".to_owned(),
                 }
-            } else if !films && self.chance(0.6) {
+            } else if !films && reached && self.chance(0.6) {
                 match film.range {
                     Range::Full => CameraStatus::Recording,
                     Range::LiveOnly => CameraStatus::LiveOnly,
@@ -188,12 +206,39 @@ impl World {
         Ok(())
     }
 
+    /// Whether a camera that allows one session is with another server.
+    fn is_held_elsewhere(&mut self, id: &ServerId, camera: &Camera) -> bool {
+        if camera.max_sessions != Some(1) {
+            return false;
+        }
+        let films = |node: &&Node| {
+            let process = node.process.as_ref();
+            node.id != *id && process.is_some_and(|process| process.filming.contains(&camera.id))
+        };
+        let held = self.nodes.values().any(|node| films(&node));
+        if held {
+            self.visit(Fault::OneSession, Some(id));
+        }
+        held
+    }
+
+    fn lose_camera(&mut self, id: &ServerId, camera: &Camera, fault: CameraFault) -> Result<(), Violation> {
+        if let Some(process) = self.process(id) {
+            process.filming.remove(&camera.id);
+        }
+        let status = CameraStatus::Lost {
+            fault,
+            detail: "no session".to_owned(),
+        };
+        self.node_input(id, reconcile::Input::Camera(camera.id.clone(), status))
+    }
+
     /// A frame of each camera that is filmed.
     fn film(&mut self, id: &ServerId) {
         let Some(film) = self.process(id).and_then(|process| process.film.clone()) else {
             return;
         };
-        if film.range == Range::LiveOnly {
+        if film.range == Range::LiveOnly || self.nodes[id].disk_fault || self.nodes[id].disk_full {
             return;
         }
         let filming = self
@@ -258,13 +303,21 @@ impl World {
 
     fn report(&mut self, id: &ServerId) {
         let domain = self.nodes[id].domain.clone();
-        let Some(process) = self.process(id) else { return };
+        let old_version = self.nodes[id].old_version;
+        let Some(process) = self.process(id).filter(|process| process.todo.is_empty()) else {
+            return;
+        };
         if !std::mem::take(&mut process.report_due) {
             return;
         }
         process.sequence += 1;
         let (incarnation, sequence) = (process.incarnation.clone(), process.sequence);
-        let report = process.reconciler.report(domain, incarnation, sequence, None);
+        let mut report = process.reconciler.report(domain, incarnation, sequence, None);
+        if old_version {
+            report.bundles.clear();
+            report.conflict = None;
+            self.visit(Fault::OldVersion, Some(id));
+        }
         self.watch.reported(&report);
         self.send(id, Packet::Report(report));
     }

@@ -75,6 +75,50 @@ faults! {
     Duplicate = "packet duplicated",
     /// A packet arrives late, and so after later ones.
     Delay = "packet delayed",
+    /// A recording service does nothing for longer than a lease.
+    Frozen = "service frozen",
+    /// A server does nothing for longer than a lease.
+    MachineFrozen = "server frozen",
+    /// The host does nothing for longer than a lease.
+    HostFrozen = "host frozen",
+    /// A server gets a turn only now and then.
+    Slow = "server slow",
+    /// What a server sends arrives nowhere.
+    Mute = "server to host cut",
+    /// What the host sends does not arrive at a server.
+    Deaf = "host to server cut",
+    /// Two servers don't reach each other; the host reaches both.
+    Apart = "servers cut from each other",
+    /// A server reaches no camera.
+    NoCameras = "server cut from its cameras",
+    /// A node of the broker is gone; what was queued is there still.
+    BrokerLost = "broker lost, queues survive",
+    /// A node of the broker is gone, and what was queued with it.
+    BrokerEmptied = "broker lost with its queues",
+    /// The broker takes nothing.
+    BrokerAlarm = "broker alarm",
+    /// A packet of long ago arrives.
+    DayOld = "old packet arrives",
+    /// A wall clock is set.
+    ClockJump = "clock set",
+    /// A clock runs fast or slow.
+    ClockDrift = "clock runs wrong",
+    /// A volume takes nothing any more.
+    DiskFault = "disk fault",
+    /// A volume has no room left.
+    DiskFull = "disk full",
+    /// An assignment on disk can't be read.
+    DamagedAssignment = "corrupted assignment",
+    /// Settings on disk can't be read.
+    DamagedBundle = "corrupted settings",
+    /// The host goes on from a backup.
+    Restored = "restored database",
+    /// A server is copied.
+    Cloned = "cloned server",
+    /// A server is of a version that knows fewer fields.
+    OldVersion = "old version reports",
+    /// A camera refuses a second session.
+    OneSession = "one-session camera refuses",
     /// A person starts a failover.
     Start = "operator starts",
     /// A person stops a failover.
@@ -85,6 +129,12 @@ faults! {
     Edit = "operator edits",
     /// A person pairs.
     Pair = "operator pairs",
+    /// A person switches a camera off or on.
+    Switch = "operator switches a camera",
+    /// A person sets other failover settings.
+    SetPolicy = "operator sets the policy",
+    /// A person removes a server, and adds it again.
+    Remove = "operator removes and adds",
 }
 
 /// The phases in which each fault has to strike.

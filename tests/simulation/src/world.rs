@@ -1,6 +1,10 @@
 //! The world: who there is, what time it is, and how a tick goes by.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use understudy_core::{
@@ -10,10 +14,12 @@ use understudy_core::{
     license::Change,
     presence::{Path, Seen},
     reconcile,
+    server::Mode,
     time::{Moment, Monotonic, Timestamp},
 };
 
 use crate::{
+    acting::Acting,
     bug::Bug,
     checks::{Violation, Watch, failovers},
     faults::Outage,
@@ -53,6 +59,10 @@ pub struct Outcome {
     pub outages: usize,
     /// Processes that died.
     pub crashes: usize,
+    /// Times that a server had the right to act, tick by tick.
+    pub rights: u64,
+    /// Events about which something was done.
+    pub acts: usize,
     /// Ticks that went by.
     pub ticks: u64,
     /// Faults that struck, whether or not the schedule let them.
@@ -66,7 +76,7 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{} failovers, {} handed back, {} with another failover server, {} taken over again, {} recordings erased, \
-             {} domains cut off, {} deaths, {} faults, {} ticks",
+             {} domains cut off, {} deaths, {} faults, {} actions, {} ticks with the right to act, {} ticks",
             self.failovers,
             self.completed,
             self.replaced,
@@ -75,6 +85,8 @@ impl fmt::Display for Outcome {
             self.outages,
             self.crashes,
             self.struck,
+            self.acts,
+            self.rights,
             self.ticks
         )
     }
@@ -90,6 +102,8 @@ impl Outcome {
         self.erased += other.erased;
         self.outages += other.outages;
         self.crashes += other.crashes;
+        self.rights += other.rights;
+        self.acts += other.acts;
         self.ticks += other.ticks;
         self.struck += other.struck;
         self.visits.add(&other.visits);
@@ -126,6 +140,15 @@ pub(crate) struct World {
     pub(crate) watch: Watch,
     pub(crate) outcome: Outcome,
     pub(crate) outage: Option<Outage>,
+    broker_is_down: bool,
+    /// What may act; schedules of the first version know nothing of it.
+    pub(crate) acting: Option<Acting>,
+    /// How fast the host's clock runs.
+    pub(crate) host_rate: f64,
+    /// Servers that don't reach each other, though the host reaches both.
+    pub(crate) apart: BTreeSet<(ServerId, ServerId)>,
+    /// Packets of long ago.
+    pub(crate) old: Vec<Packet>,
     story: Option<Vec<String>>,
     next_failover: u64,
     pub(crate) next_recording: u64,
@@ -154,6 +177,11 @@ impl World {
             network: Network::default(),
             outcome: Outcome::default(),
             outage: None,
+            broker_is_down: false,
+            acting: None,
+            host_rate: 1.0,
+            apart: BTreeSet::new(),
+            old: Vec::new(),
             story: tells.then(Vec::new),
             next_failover: 0,
             next_recording: 0,
@@ -171,6 +199,7 @@ impl World {
             self.outcome.replaced += usize::from(failover.holders.len() > 1);
             self.outcome.taken_again += usize::from(failover.moves.len() > failover.holders.len());
         }
+        self.outcome.acts = self.acting.as_ref().map_or(0, Acting::acts);
         self.outcome.struck = u64::from(self.struck);
         let outcome = self.outcome;
         Played {
@@ -209,11 +238,18 @@ impl World {
     }
 
     fn open(&mut self) {
+        self.begin_later();
         let moment = self.moment();
         self.host.start(moment);
+        self.acting.iter_mut().for_each(Acting::host_starts);
         for request in self.scene.requests.clone() {
             if let OrchestratorRequest::AddServer(server) = &request {
-                let node = Node::new(server.id.clone(), server.domain.clone());
+                let mut node = Node::new(server.id.clone(), server.domain.clone());
+                node.is_stand_in = server.mode == Mode::Failover;
+                if let Some(rng) = &mut self.later {
+                    node.rate = rng.gen_range(0.9..1.1);
+                    node.old_version = rng.gen_bool(0.1);
+                }
                 self.nodes.insert(server.id.clone(), node);
             }
             self.tell(|| format!("setting the scene: {request:?}"));
@@ -224,9 +260,29 @@ impl World {
         }
     }
 
+    /// What came later has its own dice, so that schedules of before stay as they were.
+    fn begin_later(&mut self) {
+        if let Some(rng) = &mut self.later {
+            self.host_rate = rng.gen_range(0.9..1.1);
+            self.acting = Some(Acting::new(StdRng::seed_from_u64(rng.r#gen())));
+            for request in &mut self.scene.requests {
+                let OrchestratorRequest::AddCameras(cameras) = request else {
+                    continue;
+                };
+                for camera in cameras.iter_mut().filter(|_| rng.gen_bool(0.2)) {
+                    camera.max_sessions = Some(1);
+                }
+            }
+        }
+    }
+
     fn tick(&mut self) -> Result<(), Violation> {
         self.now += TICK;
         self.outcome.ticks += 1;
+        self.mend_broker();
+        for packet in self.thawed() {
+            self.arrive(packet)?;
+        }
         for packet in self.network.arrivals(self.now) {
             self.arrive(packet)?;
         }
@@ -236,16 +292,84 @@ impl World {
         for id in &ids {
             self.node_turn(id)?;
         }
+        self.acting_turn()?;
         self.check_step()
     }
 
+    /// Whether nothing goes through the broker: until when, if it only takes nothing.
+    fn broker_stands_still(&self) -> Option<u64> {
+        let acting = self.acting.as_ref()?;
+        let until = acting.broker_back.max(acting.blocked_until);
+        (self.outcome.ticks < until).then_some(until)
+    }
+
+    fn mend_broker(&mut self) {
+        if self.broker_is_down && self.broker_stands_still().is_none() {
+            self.set_broker(None);
+        }
+    }
+
+    /// The monitor's link to the broker is down, for a reason, or up again.
+    pub(crate) fn set_broker(&mut self, down: Option<String>) {
+        self.broker_is_down = down.is_some();
+        let moment = self.moment();
+        let seen = self.host.presence.broker(down, moment);
+        if self.host.fleet.is_some()
+            && let Err(violation) = self.observe(seen)
+        {
+            self.watch.remember(violation);
+        }
+    }
+
+    /// What had arrived at whoever was frozen, and is not any more.
+    fn thawed(&mut self) -> Vec<Packet> {
+        let tick = self.outcome.ticks;
+        let mut packets = Vec::new();
+        if !self.host.is_frozen(tick) {
+            packets.append(&mut self.host.held);
+        }
+        for node in self.nodes.values_mut().filter(|node| !node.is_frozen(tick)) {
+            packets.append(&mut node.held);
+        }
+        packets
+    }
+
+    /// Whoever is frozen reads nothing; what was sent to it waits.
+    fn hold_back(&mut self, packet: Packet) -> Option<Packet> {
+        let tick = self.outcome.ticks;
+        let held = match packet.receiver() {
+            _ if packet.is_about_licences() => None,
+            Some(server) => self
+                .nodes
+                .get_mut(server)
+                .filter(|node| node.is_frozen(tick))
+                .map(|node| &mut node.held),
+            None => Some(&mut self.host)
+                .filter(|host| host.is_frozen(tick))
+                .map(|host| &mut host.held),
+        };
+        match held {
+            Some(held) => {
+                held.push(packet);
+                None
+            }
+            None => Some(packet),
+        }
+    }
+
     fn arrive(&mut self, packet: Packet) -> Result<(), Violation> {
+        let Some(packet) = self.hold_back(packet) else {
+            return Ok(());
+        };
         let moment = self.moment();
         match packet {
             Packet::Beat(beat) => {
                 if self.host.fleet.is_some() {
                     let off_broker = self.nodes.get(&beat.server).is_some_and(|node| node.off_broker);
-                    let path = if off_broker { Path::Direct } else { Path::Broker };
+                    let path = match off_broker || self.broker_is_down {
+                        true => Path::Direct,
+                        false => Path::Broker,
+                    };
                     let seen = self.host.presence.beat(path, beat, moment);
                     self.observe(seen)?;
                 }
@@ -264,6 +388,7 @@ impl World {
                 }
             }
             Packet::Report(report) => self.host_input(Input::Reported(report))?,
+            Packet::Claim(claim) => self.host_claimed(claim),
             Packet::Restoration(report) => self.host_input(Input::Restoration(report))?,
             Packet::AskBundle(server, hash) => {
                 let bundle = self.host.fleet.as_ref().and_then(|fleet| fleet.bundle(&hash));
@@ -311,7 +436,7 @@ impl World {
     }
 
     fn host_turn(&mut self) -> Result<(), Violation> {
-        if self.host.fleet.is_none() {
+        if self.host.fleet.is_none() || self.host.is_frozen(self.outcome.ticks) {
             return Ok(());
         }
         let moment = self.moment();
@@ -346,7 +471,8 @@ impl World {
     pub(crate) fn ask(&mut self, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
         let moment = self.moment();
         let fresh = self.fresh();
-        let Some(fleet) = self.host.fleet.as_mut() else {
+        let answers = !self.host.is_frozen(self.outcome.ticks);
+        let Some(fleet) = self.host.fleet.as_mut().filter(|_| answers) else {
             return Err(understudy_core::contract::api::Problem::unavailable(
                 "the host is down",
             ));
@@ -422,7 +548,11 @@ impl World {
 
     /// Sends something between the host and a server.
     pub(crate) fn send(&mut self, server: &ServerId, packet: Packet) {
-        let lost = |node: &Node| node.cut_off || node.off_broker && !matches!(packet, Packet::Beat(_));
+        let to_server = packet.receiver().is_some();
+        let lost = |node: &Node| {
+            let one_way = if to_server { node.deaf } else { node.mute };
+            node.cut_off || one_way || node.off_broker && !matches!(packet, Packet::Beat(_))
+        };
         if self.nodes.get(server).is_some_and(lost) {
             return;
         }
@@ -442,8 +572,34 @@ impl World {
                 delay_ms: 100,
             },
         };
+        if let Some(until) = self
+            .broker_stands_still()
+            .filter(|_| !matches!(packet, Packet::Beat(_)))
+        {
+            let acting = self.acting.as_ref();
+            if acting.is_some_and(|acting| self.outcome.ticks >= acting.broker_back) {
+                let ticks = u32::try_from(until - self.outcome.ticks).unwrap_or(u32::MAX);
+                self.network.hold(packet, self.now + TICK * ticks);
+            }
+            return;
+        }
+        self.keep_for_later(&packet);
         for fault in self.network.send(packet, weather, self.now, &mut self.rng) {
             self.visit(fault, None);
+        }
+    }
+
+    /// Some packets come back much later. Heartbeats and requests don't: the broker throws them away when they are
+    /// old.
+    fn keep_for_later(&mut self, packet: &Packet) {
+        let expires = matches!(packet, Packet::Beat(_)) || packet.is_about_licences();
+        if expires || !self.faulty {
+            return;
+        }
+        if let Some(rng) = self.later.as_mut().filter(|_| self.old.len() < 40)
+            && rng.gen_bool(0.02)
+        {
+            self.old.push(packet.clone());
         }
     }
 
@@ -492,11 +648,22 @@ impl World {
         FailoverId::new(format!("f{}", self.next_failover)).expect("this is an id")
     }
 
+    /// What the host's clocks say.
     pub(crate) fn moment(&self) -> Moment {
+        self.moment_of(self.host_rate, 0)
+    }
+
+    /// What a server's clocks say.
+    pub(crate) fn node_moment(&self, id: &ServerId) -> Moment {
+        let node = &self.nodes[id];
+        self.moment_of(node.rate, node.wall_offset)
+    }
+
+    fn moment_of(&self, rate: f64, offset: i64) -> Moment {
         let millis = i64::try_from(self.now.as_millis()).expect("no schedule takes that long");
         Moment {
-            monotonic: Monotonic(self.now),
-            wall: Timestamp(1_700_000_000_000 + millis),
+            monotonic: Monotonic(self.now.mul_f64(rate)),
+            wall: Timestamp(1_700_000_000_000 + millis + offset),
         }
     }
 }
