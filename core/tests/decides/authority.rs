@@ -296,8 +296,6 @@ fn after_a_restart_a_notification_is_sent_again_and_a_door_is_left_alone() {
 struct World {
     seconds: u64,
     rights: [Right; 2],
-    /// Sent by each server, not in its queue yet.
-    echoes: [VecDeque<Word>; 2],
     queues: [VecDeque<Word>; 2],
     granter: Granter,
     /// Sent by the host, not in a queue yet; the publications keep their order.
@@ -311,7 +309,6 @@ struct World {
 const SERVERS: [&str; 2] = ["recorder", "stand-in"];
 const PER_MILLE: [u64; 3] = [900, 1_000, 1_100];
 const MOVES: u8 = 1;
-const FAULTS: u8 = 1;
 const LAST_SECOND: u64 = 9;
 
 impl World {
@@ -336,7 +333,6 @@ impl World {
         Self {
             seconds: 5,
             rights: [right, Right::new(id("stand-in"), start("first"))],
-            echoes: Default::default(),
             queues: Default::default(),
             granter,
             published: VecDeque::new(),
@@ -361,7 +357,8 @@ impl World {
                         self.claims.insert(claim);
                     }
                 }
-                right::Effect::Echo(word) => self.echoes[server].push_back(word),
+                // The sooner it is in the queue, the more lies before a revocation.
+                right::Effect::Echo(word) => self.queues[server].push_back(word),
             }
         }
         if server == 1 {
@@ -369,10 +366,17 @@ impl World {
         }
     }
 
+    fn tell_host(&mut self, claim: Claim) {
+        self.claims.remove(&claim);
+        self.told.insert(claim.clone());
+        self.host(granter::Input::Claimed(claim));
+    }
+
     /// Whatever is late at the stand-in only keeps it from acting: nothing is.
     fn hurry(&mut self) {
-        let echoes = std::mem::take(&mut self.echoes[1]);
-        self.queues[1].extend(echoes);
+        while let Some(claim) = self.claims.iter().find(|claim| claim.server == id(SERVERS[1])) {
+            self.tell_host(claim.clone());
+        }
         while let Some(word) = self.queues[1].pop_front() {
             self.right(1, right::Input::Heard(word));
         }
@@ -425,7 +429,6 @@ impl World {
     fn restart_server(&mut self, server: usize) {
         let assigned = self.rights[server].claim().wants.map(|(_, epoch)| epoch.number);
         self.rights[server] = Right::new(id(SERVERS[server]), start("again"));
-        self.echoes[server].clear();
         if let Some(number) = assigned {
             self.right(
                 server,
@@ -452,29 +455,21 @@ impl World {
             world.host(granter::Input::Tick);
         });
         then(self.moves < MOVES, &Self::move_identity);
-        for server in 0..2 {
-            let slow = server == 0;
-            then(slow && !self.queues[server].is_empty(), &|world| {
-                let word = world.queues[server].pop_front().expect("it has one");
-                world.right(server, right::Input::Heard(word));
-            });
-            then(slow && !self.echoes[server].is_empty(), &|world| {
-                let word = world.echoes[server].pop_front().expect("it has one");
-                world.queues[server].push_back(word);
-            });
-            then(self.faults < FAULTS, &|world| {
-                world.faults += 1;
-                world.restart_server(server);
-            });
-            // Its connection breaks, or the queue is lost and made anew: what it had sent is gone.
-            then(self.faults < FAULTS, &|world| {
-                world.faults += 1;
-                world.echoes[server].clear();
-                world.queues[server].clear();
-                world.right(server, right::Input::Deaf);
-                world.right(server, right::Input::Listening);
-            });
-        }
+        then(!self.queues[0].is_empty(), &|world| {
+            let word = world.queues[0].pop_front().expect("it has one");
+            world.right(0, right::Input::Heard(word));
+        });
+        then(self.faults < 1, &|world| {
+            world.faults += 1;
+            world.restart_server(0);
+        });
+        // Its connection breaks, or its queue is lost and made anew: what it had sent is gone.
+        then(self.faults < 1, &|world| {
+            world.faults += 1;
+            world.queues[0].clear();
+            world.right(0, right::Input::Deaf);
+            world.right(0, right::Input::Listening);
+        });
         then(!self.published.is_empty(), &|world| {
             let (to, word, ticket) = world.published.pop_front().expect("it has one");
             to.into_iter()
@@ -485,22 +480,18 @@ impl World {
                 .into_iter()
                 .for_each(|ticket| world.host(granter::Input::Confirmed(ticket)));
         });
-        then(self.faults < FAULTS && !self.published.is_empty(), &|world| {
+        then(self.faults < 1 && !self.published.is_empty(), &|world| {
             // Its confirm is lost: it comes again, after whatever came next.
             world.faults += 1;
             let first = world.published[0].clone();
             world.published.push_back(first);
         });
-        then(self.faults < FAULTS, &|world| {
+        then(self.faults < 1, &|world| {
             world.faults += 1;
             world.restart_host();
         });
         for claim in &self.claims {
-            then(true, &|world| {
-                world.claims.remove(claim);
-                world.told.insert(claim.clone());
-                world.host(granter::Input::Claimed(claim.clone()));
-            });
+            then(true, &|world| world.tell_host(claim.clone()));
         }
         worlds
     }

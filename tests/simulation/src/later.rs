@@ -107,11 +107,12 @@ impl World {
             Switch => return self.switch_camera(rng),
             SetPolicy => return self.set_policy(rng),
             Remove => return self.remove_server(id),
-            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored => {
-                if !self.strikes(fault, None) {
-                    return;
-                }
+            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored
+                if !self.strikes(fault, None) =>
+            {
+                return;
             }
+            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored => {}
             _ if !self.strikes(fault, Some(id)) => return,
             _ => {}
         }

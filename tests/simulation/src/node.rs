@@ -134,7 +134,7 @@ impl Node {
 
     /// Whether it gets no turn at this tick.
     pub(crate) fn rests(&self, tick: u64) -> bool {
-        self.is_frozen(tick) || tick < self.slow_until && tick % 5 != 0
+        self.is_frozen(tick) || tick < self.slow_until && !tick.is_multiple_of(5)
     }
 
     /// Whether bytes travel between it and the broker, both ways.
