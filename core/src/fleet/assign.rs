@@ -206,9 +206,25 @@ impl Fleet {
         let recently = published_at.is_some_and(|at| now.monotonic.since(at) < REPUBLISH);
         // Once after each start in any case: a host that was restored may have given one epoch out twice, and the
         // server tells when it hears the second.
-        let behind = reached.is_none_or(|epoch| epoch < assignment.epoch) || published_at.is_none();
+        let behind = reached.is_none_or(|epoch| epoch < assignment.epoch)
+            || published_at.is_none()
+            || self.runs_otherwise(assignment);
         if behind && !recently {
             self.publish(assignment.clone(), now);
+        }
+    }
+
+    /// Whether a server says that it has its assignment and runs other settings: it waits for them, or it was given
+    /// the same epoch by a host of before, and says so when it hears this one's.
+    fn runs_otherwise(&self, assignment: &Assignment) -> bool {
+        let report = self
+            .members
+            .get(&assignment.server)
+            .and_then(|member| member.report.as_ref());
+        let runs = report.and_then(|report| report.settings.as_ref());
+        match &assignment.role {
+            Role::Films(films) => runs.is_some_and(|runs| *runs != films.settings),
+            Role::Standby | Role::HandsBack { .. } => runs.is_some(),
         }
     }
 
