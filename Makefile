@@ -9,7 +9,7 @@ FAILURE ?= kill
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test simulation soak check bench clean
+.PHONY: help setup build demo test simulation soak requirements check bench clean
 
 help: ## Say what there is
 	@echo 'Understudy: keeps video surveillance filming when a recording server fails.'
@@ -35,6 +35,9 @@ simulation: build ## Run the fleet's decisions through seeded faults, and count 
 
 soak: build ## The same with ever new seeds, until something fails or you end it
 	target/debug/understudy-simulation --soak $(ARGS)
+
+requirements: setup ## Each promise with its tests and what they did in this tree's last whole run
+	cargo run --quiet --locked --package understudy-requirements
 
 check: setup ## Formatting, lints, documentation, dependencies
 	scripts/check
