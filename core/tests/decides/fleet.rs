@@ -767,6 +767,44 @@ fn whoever_only_looks_changes_nothing() {
 }
 
 #[test]
+fn k9_a_restored_host_knows_an_epoch_of_before_although_it_has_counted_past_it() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 10)]);
+    rig.everybody_obeys();
+    let own = rig.assignment("recorder-1").epoch;
+    // The fleet's counter is ahead of this server's own assignment.
+    rig.ok(Request::AddServer(crate::rig::server(
+        "recorder-9",
+        understudy_core::server::Mode::Recording,
+        10,
+    )));
+    let mut report = rig.obedient("recorder-1");
+    report.sequence += 1_000;
+    report.epoch = Some(own.next());
+    assert!(report.epoch <= Some(rig.fleet.epoch()));
+    rig.sent.clear();
+    rig.step(Input::Reported(report));
+    assert!(!rig.sent.is_empty());
+    assert!(
+        rig.sent.iter().all(|each| each.epoch.term == own.term + 1),
+        "{:?}",
+        rig.sent
+    );
+}
+
+#[test]
+fn k9_a_server_that_runs_other_settings_than_its_epoch_gives_hears_it_again() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 10)]);
+    rig.everybody_obeys();
+    rig.pass(Duration::from_secs(5));
+    let mut report = rig.obedient("recorder-1");
+    report.sequence += 1_000;
+    report.settings = Some(understudy_core::settings::BundleHash("of before".to_owned()));
+    rig.sent.clear();
+    rig.step(Input::Reported(report));
+    assert_eq!(rig.sent, vec![rig.assignment("recorder-1")]);
+}
+
+#[test]
 fn an_epoch_above_its_own_begins_a_new_term_for_everybody() {
     let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
     let mut report = rig.obedient("recorder-2");
