@@ -27,6 +27,9 @@ pub struct Problem {
     pub title: String,
     /// This case in words, and what to do about it.
     pub detail: String,
+    /// An extension member (RFC 9457 3.2): ask again with this, and it is done in spite of what would be lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<String>,
 }
 
 impl Problem {
@@ -38,6 +41,16 @@ impl Problem {
             status,
             title: title.to_owned(),
             detail: detail.into(),
+            confirmation: None,
+        }
+    }
+
+    /// 409, for what would lose something: done when asked again with the token.
+    #[must_use]
+    pub fn to_be_confirmed(detail: impl Into<String>, confirmation: String) -> Self {
+        Self {
+            confirmation: Some(confirmation),
+            ..Self::new(409, "to-be-confirmed", "To be confirmed", detail)
         }
     }
 
@@ -127,6 +140,20 @@ pub struct ServerView {
     /// What a person should know.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// Changes to a server; what is left out stays. Its id, mode and domain can't be changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerEdit {
+    /// New name.
+    pub name: Option<String>,
+    /// New maximum of cameras.
+    pub max_cameras: Option<u32>,
+    /// New base URL of its sync service.
+    pub sync_address: Option<String>,
+    /// Switched on or off.
+    pub enabled: Option<bool>,
 }
 
 /// A camera as it is shown: `cameras`, `cameras/{id}`. The password is left out.

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    api::{CameraEdit, CameraView, DomainView, FailoverView, LicensesView, Problem, Protection, ServerView},
+    api::{
+        CameraEdit, CameraView, DomainView, FailoverView, LicensesView, Problem, Protection, ServerEdit,
+        ServerView,
+    },
     heartbeat::SealedBundle,
 };
 use crate::{
@@ -27,6 +30,13 @@ pub enum OrchestratorRequest {
     ListServers,
     /// Enrols a server → `Server`. The same again is no error.
     AddServer(Server),
+    /// Changes a server → `Server`.
+    EditServer {
+        /// Which.
+        server: ServerId,
+        /// What changes.
+        edit: ServerEdit,
+    },
     /// Removes a server → `Done`.
     RemoveServer(ServerId),
     /// Sets which failover servers may stand in → `Protection`.
@@ -84,6 +94,13 @@ pub enum OrchestratorRequest {
         failover: FailoverId,
         /// Who asks.
         by: String,
+    },
+    /// A request again, with the token of the answer that said what it would lose → what the request answers.
+    Confirmed {
+        /// The token.
+        confirmation: String,
+        /// The request, unchanged.
+        request: Box<OrchestratorRequest>,
     },
     /// Settings by hash, for a server that has an assignment and not the bundle → `Bundle`.
     GetBundle(BundleHash),

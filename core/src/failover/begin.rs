@@ -152,20 +152,7 @@ impl Failover {
                 self.id
             )));
         }
-        let total = self.total_progress();
-        let segments = total.segments_total.saturating_sub(total.segments_done);
-        let bytes = total.bytes_total.saturating_sub(total.bytes_done);
-        let minutes = total.recorded_ms_total.saturating_sub(total.recorded_ms_done) / 60_000;
-        let listed = (segments > 0).then(|| {
-            format!("{segments} segment(s), {bytes} bytes are lost ({minutes} min of recordings, summed over cameras)")
-        });
-        let unread: Vec<String> = self.unread().iter().map(ToString::to_string).collect();
-        let unread = (!unread.is_empty()).then(|| {
-            let whose = unread.join(" and ");
-            format!("everything that {whose} recorded is lost; how much is unknown")
-        });
-        let lost: Vec<String> = listed.into_iter().chain(unread).collect();
-        self.given_up = lost.join(", and ");
+        self.given_up = self.what_would_be_lost(now);
         let lost = match self.given_up.as_str() {
             "" => "nothing is lost",
             lost => lost,
@@ -177,6 +164,49 @@ impl Failover {
         );
         self.drop_recordings();
         Ok(())
+    }
+
+    /// What was recorded on failover servers and is not handed back, in words; empty if it is nothing.
+    #[must_use]
+    pub fn what_would_be_lost(&self, now: Moment) -> String {
+        let total = self.total_progress();
+        let segments = total.segments_total.saturating_sub(total.segments_done);
+        let bytes = total.bytes_total.saturating_sub(total.bytes_done);
+        let minutes = total.recorded_ms_total.saturating_sub(total.recorded_ms_done) / 60_000;
+        let listed = (segments > 0).then(|| {
+            format!("{segments} segment(s), {bytes} bytes are lost ({minutes} min of recordings, summed over cameras)")
+        });
+        let unread: Vec<String> = self.unread().iter().map(ToString::to_string).collect();
+        let unread = (!unread.is_empty() && self.range == Range::Full).then(|| {
+            let whose = unread.join(" and ");
+            let minutes = now.wall.as_millis().saturating_sub(self.started_at.as_millis()) / 60_000;
+            format!(
+                "everything that {whose} recorded is lost; how much is unknown: {minutes} min of each camera at most"
+            )
+        });
+        let lost: Vec<String> = listed.into_iter().chain(unread).collect();
+        lost.join(", and ")
+    }
+
+    /// A person changes what it rests on, and has confirmed that it is interrupted (G7): the copies are erased.
+    pub(crate) fn interrupt(&mut self, now: Moment) -> Event {
+        self.given_up = self.what_would_be_lost(now);
+        let why = match self.given_up.as_str() {
+            "" => "a person interrupted it; nothing was lost".to_owned(),
+            lost => format!("a person interrupted it: {lost}"),
+        };
+        self.drop_recordings();
+        self.give_licenses_back();
+        self.again = false;
+        self.overlap = false;
+        self.waits_for.clear();
+        self.ended_at = Some(now.wall);
+        self.note(Phase::Aborted, why.clone(), now);
+        Event::FailoverAborted {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            why,
+        }
     }
 
     /// Failover servers that have recordings of this failover of which nobody has read a list yet: the progress

@@ -64,14 +64,15 @@ impl Fleet {
         self.out.push(Effect::Assign(assignment));
     }
 
-    /// A last word to a server that is removed: it stands down, and keeps its archive.
+    /// A last word to a server that is removed: it stands down, and keeps its archive but for what a person said
+    /// to drop.
     pub(super) fn stand_down(&mut self, server: &ServerId) {
         let epoch = self.next_epoch();
         self.out.push(Effect::Assign(Assignment {
             server: server.clone(),
             epoch,
             role: Role::Standby,
-            erase: BTreeSet::new(),
+            erase: self.to_be_erased(server),
         }));
     }
 

@@ -1,6 +1,7 @@
 //! Changes to servers, pairings, policies and cameras: checked first, then kept and sent where they belong.
 //!
-//! While a recording server is failed over its settings stay as they are: in the end they are restored.
+//! While a recording server is failed over its cameras stay as they are: in the end they are restored. What
+//! would interrupt the failover has to be confirmed ([`super::confirm`]).
 
 use std::collections::BTreeSet;
 
@@ -24,7 +25,7 @@ impl Fleet {
         if let Some(known) = self.members.get(&server.id) {
             if known.server != server {
                 return Err(Problem::conflict(format!(
-                    "there is a server {} already, with other data: remove it first, or choose another id",
+                    "there is a server {} already, with other data: edit it, or choose another id",
                     server.id
                 )));
             }
@@ -65,21 +66,11 @@ impl Fleet {
         }
     }
 
-    pub(super) fn remove_server(&mut self, id: &ServerId) -> Answer<Reply> {
+    pub(super) fn remove_server(&mut self, id: &ServerId, now: Moment) -> Answer<Reply> {
         if !self.members.contains_key(id) {
             return Err(Problem::not_found("server", id));
         }
-        self.refuse_during_failover(id)?;
-        if let Some((failover, holding @ (Holding::Films | Holding::Owes))) = self.holding_of(id) {
-            let what = match holding {
-                Holding::Films => format!("stands in for {}: stop that failover first", failover.server),
-                _ => format!(
-                    "has recordings of {} that are not handed back yet: wait, or stop the restoration of failover {}",
-                    failover.server, failover.id
-                ),
-            };
-            return Err(Problem::conflict(format!("{id} {what}")));
-        }
+        self.interrupt_failover_of(id, now)?;
         self.stand_down(id);
         self.forget_holder(id);
         let owned: Vec<CameraId> = self.cameras_of(id).map(|camera| camera.id.clone()).collect();
@@ -154,7 +145,9 @@ impl Fleet {
         }
         let mut protection = self.protections.get(server).cloned().unwrap_or_default();
         if protection.pairing != pairing {
-            self.refuse_once_taken_over(server)?;
+            if self.is_busy(server).is_some() {
+                self.interrupt_failover_of(server, now)?;
+            }
             protection.pairing = pairing;
             self.protections.insert(server.clone(), protection.clone());
             self.save(Record::Protection(server.clone(), protection.clone()));
@@ -163,14 +156,16 @@ impl Fleet {
         Ok(Reply::Protection(protection))
     }
 
-    pub(super) fn set_policy(&mut self, server: &ServerId, policy: Policy) -> Answer<Reply> {
+    pub(super) fn set_policy(&mut self, server: &ServerId, policy: Policy, now: Moment) -> Answer<Reply> {
         self.recording_server(server)?;
         policy
             .validate()
             .map_err(|error| Problem::invalid(error.to_string()))?;
         let mut protection = self.protections.get(server).cloned().unwrap_or_default();
         if protection.policy != policy {
-            self.refuse_once_taken_over(server)?;
+            if self.is_busy(server).is_some() {
+                self.interrupt_failover_of(server, now)?;
+            }
             if let Some(mut waiting) = self.failover_of(server).cloned() {
                 waiting.take_policy(&policy);
                 self.keep(waiting);
@@ -249,7 +244,7 @@ impl Fleet {
         Ok(Reply::Done)
     }
 
-    fn settings_changed(&mut self, servers: BTreeSet<ServerId>, now: Moment) {
+    pub(super) fn settings_changed(&mut self, servers: BTreeSet<ServerId>, now: Moment) {
         let servers: Vec<ServerId> = servers.into_iter().collect();
         self.renew_settings_of(&servers);
         for server in &servers {
@@ -258,21 +253,13 @@ impl Fleet {
         self.touched.extend(servers);
     }
 
-    /// G7, as far as it goes by now: what would interrupt a failover is refused.
-    fn refuse_during_failover(&self, server: &ServerId) -> Result<(), Problem> {
+    /// Settings that a failover restores in the end (G6) can't be changed while it lasts.
+    pub(super) fn refuse_during_failover(&self, server: &ServerId) -> Result<(), Problem> {
         match self.failover_of(server) {
             Some(failover) => Err(Problem::conflict(format!(
                 "{server} is failed over (failover {}): stop the failover, let it end, and try again",
                 failover.id
             ))),
-            None => Ok(()),
-        }
-    }
-
-    /// The same, but while a failover server is only sought the search may be helped.
-    fn refuse_once_taken_over(&self, server: &ServerId) -> Result<(), Problem> {
-        match self.is_busy(server) {
-            Some(_) => self.refuse_during_failover(server),
             None => Ok(()),
         }
     }
@@ -343,7 +330,7 @@ fn check_password(id: &CameraId, credentials: Option<&Credentials>) -> Result<()
     }
 }
 
-fn check_server(server: &Server) -> Result<(), Problem> {
+pub(super) fn check_server(server: &Server) -> Result<(), Problem> {
     let wrong = |what: &str| Err(Problem::invalid(format!("server {}: {what}", server.id)));
     let films = matches!(server.mode, Mode::Recording | Mode::Failover);
     if server.name.trim().is_empty() {

@@ -139,7 +139,7 @@ impl Fleet {
         self.failovers.insert(failover.id.clone(), failover);
     }
 
-    fn tell(&mut self, id: &FailoverId, events: Vec<Event>, now: Moment) {
+    pub(super) fn tell(&mut self, id: &FailoverId, events: Vec<Event>, now: Moment) {
         let server = self.failovers[id].server.clone();
         for event in events {
             if let Event::FailoverStarted { stand_in, .. } = &event {

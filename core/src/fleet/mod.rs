@@ -7,11 +7,13 @@
 //! has changed gets a new assignment.
 
 mod assign;
+mod confirm;
 mod edits;
 mod events;
 mod failovers;
 mod records;
 mod requests;
+mod servers;
 mod triggers;
 mod views;
 
@@ -124,6 +126,8 @@ pub struct Fleet {
     /// When the ledger was last asked, by the id of the move.
     asked: BTreeMap<FailoverId, Monotonic>,
     protection_checked: Option<Monotonic>,
+    /// What is being answered.
+    asking: confirm::Asking,
     out: Vec<Effect>,
 }
 

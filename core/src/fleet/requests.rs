@@ -1,6 +1,6 @@
 //! What people and programs ask of the orchestrator.
 
-use super::{Effect, Fleet};
+use super::{Effect, Fleet, confirm::Asking};
 use crate::{
     contract::{
         api::Problem,
@@ -23,6 +23,14 @@ impl Fleet {
         fresh: FailoverId,
         now: Moment,
     ) -> (Answer<Reply>, Vec<Effect>) {
+        let (request, confirmation) = match request {
+            Request::Confirmed {
+                confirmation,
+                request,
+            } => (*request, Some(confirmation)),
+            request => (request, None),
+        };
+        self.asking = Asking::of(&request, confirmation);
         let answer = match request {
             // Whoever only looks changes nothing, so that there is nothing to be carried out.
             Request::ListDomains
@@ -32,9 +40,10 @@ impl Fleet {
             | Request::GetProtection(_)
             | Request::GetFailover(_) => return (self.show(&request, now), Vec::new()),
             Request::AddServer(server) => self.add_server(server, now),
-            Request::RemoveServer(server) => self.remove_server(&server),
+            Request::EditServer { server, edit } => self.edit_server(&server, edit, now),
+            Request::RemoveServer(server) => self.remove_server(&server, now),
             Request::SetPairing { server, pairing } => self.set_pairing(&server, pairing, now),
-            Request::SetPolicy { server, policy } => self.set_policy(&server, policy),
+            Request::SetPolicy { server, policy } => self.set_policy(&server, policy, now),
             Request::AddCameras(cameras) => self.add_cameras(cameras, now),
             Request::EditCamera { camera, edit } => self.edit_camera(&camera, edit, now),
             Request::RemoveCamera(camera) => self.remove_camera(&camera, now),
@@ -43,6 +52,7 @@ impl Fleet {
             }
             Request::StopFailover { server, by } => self.stop_failover(&server, &by, now),
             Request::StopRestoration { failover, by } => self.stop_restoration(&failover, &by, now),
+            Request::Confirmed { .. } => Err(Problem::invalid("a request is confirmed once")),
             Request::GetBundle(hash) => Err(Problem::not_found("bundle", hash)),
         };
         self.proceed(now);

@@ -6,9 +6,10 @@ use understudy_core::{
     assignment::Role,
     camera::Credentials,
     contract::{
-        api::{CameraEdit, Phase},
+        api::{CameraEdit, Phase, Problem, ServerEdit},
         rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
+    failover::Holding,
     policy::{Failback, Pairing, Policy},
     server::Mode,
 };
@@ -56,21 +57,131 @@ fn c6_a_person_may_let_the_system_choose_and_end_it() {
     assert_eq!(rig.phase(), Phase::Restoring);
 }
 
-#[test]
-fn g7_what_would_interrupt_a_failover_is_refused_with_advice() {
-    let mut rig = Rig::serving(automatic());
+/// Everything that interrupts a failover of recorder-1, for which failover-1 serves.
+fn interrupting() -> Vec<Request> {
     let recorder = server_id("recorder-1");
-    let edits = [
+    let off = ServerEdit {
+        enabled: Some(false),
+        ..ServerEdit::default()
+    };
+    vec![
         Request::RemoveServer(recorder.clone()),
         Request::RemoveServer(server_id("failover-1")),
+        Request::EditServer {
+            server: recorder.clone(),
+            edit: off.clone(),
+        },
+        Request::EditServer {
+            server: server_id("failover-1"),
+            edit: off,
+        },
         Request::SetPairing {
             server: recorder.clone(),
             pairing: Pairing::default(),
         },
         Request::SetPolicy {
-            server: recorder.clone(),
+            server: recorder,
             policy: Policy::default(),
         },
+    ]
+}
+
+fn confirmed(request: &Request, problem: &Problem) -> Request {
+    Request::Confirmed {
+        confirmation: problem.confirmation.clone().expect("a token"),
+        request: Box::new(request.clone()),
+    }
+}
+
+#[test]
+fn g7_what_would_interrupt_a_failover_is_done_only_when_confirmed() {
+    for request in interrupting() {
+        // Given a failover that serves, and its recording server not heard,
+        let mut rig = Rig::serving(automatic());
+        // when somebody asks for what would interrupt it, nothing happens but a warning that says what it costs;
+        let before = rig.assignment("failover-1");
+        let warned = rig.refused(request.clone());
+        assert_eq!(
+            (warned.status, warned.kind.as_str()),
+            (409, "urn:understudy:problem:to-be-confirmed"),
+            "{request:?}"
+        );
+        for part in ["failover-1 recorded", "is not heard", "stop the failover"] {
+            assert!(warned.detail.contains(part), "{request:?}: {}", warned.detail);
+        }
+        assert_eq!(
+            (rig.phase(), rig.assignment("failover-1")),
+            (Phase::Serving, before)
+        );
+        // asked again with the token it is done, and the failover server's data of it is erased.
+        rig.ok(confirmed(&request, &warned));
+        let failover = rig.fleet.failovers().next().expect("it was there").clone();
+        assert_eq!(failover.phase, Phase::Aborted, "{request:?}");
+        assert!(failover.given_up.contains("failover-1"), "{}", failover.given_up);
+        let last = rig.last_assignment("failover-1");
+        assert_eq!(last.role, Role::Standby, "{request:?}");
+        assert!(last.erase.contains(&failover.id), "{request:?}: {last:?}");
+        assert!(rig.event_names().contains(&"failover.aborted"));
+    }
+}
+
+#[test]
+fn g7_a_confirmation_is_good_for_what_was_shown_and_nothing_else() {
+    let mut rig = Rig::serving(automatic());
+    let requests = interrupting();
+    let warned = rig.refused(requests[0].clone());
+    // Not for another request,
+    let other = rig.refused(confirmed(&requests[5], &warned));
+    assert_ne!(other.confirmation, warned.confirmation);
+    // nor once the failover has gone on.
+    rig.wake("recorder-1");
+    rig.pass(Duration::from_millis(1500));
+    rig.obeys("recorder-1");
+    assert_eq!(rig.phase(), Phase::Restoring);
+    let later = rig.refused(confirmed(&requests[0], &warned));
+    assert!(later.detail.contains("not the one"), "{}", later.detail);
+    // It survives a restart of the host, since nothing is remembered for it.
+    rig.restart();
+    rig.ok(confirmed(&requests[0], &later));
+}
+
+#[test]
+fn g7_an_interrupted_failover_begins_anew_while_its_reason_holds() {
+    let mut rig = Rig::serving(automatic());
+    let shorter = Request::SetPolicy {
+        server: server_id("recorder-1"),
+        policy: Policy {
+            disconnection_ms: 2000,
+            ..automatic()
+        },
+    };
+    let warned = rig.refused(shorter.clone());
+    rig.ok(confirmed(&shorter, &warned));
+    rig.pass(Duration::from_secs(3));
+    let phases: Vec<Phase> = rig.fleet.failovers().map(|failover| failover.phase).collect();
+    assert_eq!(phases.len(), 2, "{phases:?}");
+    assert!(
+        phases.contains(&Phase::TakingOver),
+        "{phases:?}: failover-2 is free"
+    );
+    rig.obeys("failover-1");
+    rig.obeys("failover-2");
+    assert!(
+        rig.fleet
+            .failovers()
+            .any(|failover| failover.phase == Phase::Serving)
+    );
+    let settled = rig
+        .fleet
+        .failovers()
+        .find(|failover| failover.phase == Phase::Aborted);
+    assert!(settled.is_some_and(|failover| failover.holders[0].holding == Holding::Done));
+}
+
+#[test]
+fn g6_cameras_stay_as_they_are_during_a_failover() {
+    let mut rig = Rig::serving(automatic());
+    let edits = [
         Request::AddCameras(vec![camera("recorder-1", 9)]),
         Request::RemoveCamera(camera("recorder-1", 1).id),
         Request::EditCamera {
@@ -83,10 +194,63 @@ fn g7_what_would_interrupt_a_failover_is_refused_with_advice() {
     ];
     for edit in edits {
         let problem = rig.refused(edit.clone());
-        assert_eq!(problem.status, 409, "{edit:?}");
+        assert_eq!((problem.status, &problem.confirmation), (409, &None), "{edit:?}");
         assert!(problem.detail.contains("stop"), "{}", problem.detail);
     }
     rig.ok(Request::AddCameras(vec![camera("recorder-2", 9)]));
+}
+
+#[test]
+fn b5_a_server_is_edited_and_switched_off_and_on() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    let edit = |server: &str, edit: ServerEdit| Request::EditServer {
+        server: server_id(server),
+        edit,
+    };
+    let Reply::Server(view) = rig.ok(edit(
+        "recorder-1",
+        ServerEdit {
+            name: Some("Gate".to_owned()),
+            max_cameras: Some(40),
+            ..ServerEdit::default()
+        },
+    )) else {
+        panic!("a server")
+    };
+    assert!(view.label.starts_with("Gate ("), "{}", view.label);
+    assert!(view.label.ends_with("/40)"), "{}", view.label);
+    let wrong = rig.refused(edit(
+        "recorder-1",
+        ServerEdit {
+            max_cameras: Some(0),
+            ..ServerEdit::default()
+        },
+    ));
+    assert_eq!(wrong.status, 400);
+    // A failover server without a part in a failover is switched off at once, and is not chosen.
+    let enabled = |on: bool| ServerEdit {
+        enabled: Some(on),
+        ..ServerEdit::default()
+    };
+    rig.ok(edit("failover-1", enabled(false)));
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.phase(), Phase::Selecting);
+    assert!(
+        rig.newest().waits_for.contains("switched off"),
+        "{}",
+        rig.newest().waits_for
+    );
+    rig.ok(edit("failover-1", enabled(true)));
+    assert_eq!(rig.phase(), Phase::TakingOver);
+    // A recording server that films is switched off only when that is confirmed.
+    let off = edit("recorder-2", enabled(false));
+    let warned = rig.refused(off.clone());
+    assert!(warned.detail.contains("films none"), "{}", warned.detail);
+    rig.ok(confirmed(&off, &warned));
+    assert_eq!(rig.role("recorder-2"), Role::Standby);
+    rig.ok(edit("recorder-2", enabled(true)));
+    assert!(matches!(rig.role("recorder-2"), Role::Films(_)));
 }
 
 #[test]

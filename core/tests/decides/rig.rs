@@ -250,6 +250,15 @@ impl Rig {
         self.fleet.assignment(&server_id(id)).expect("it has one").clone()
     }
 
+    /// The last that was sent to it, which outlives its enrolment.
+    pub(crate) fn last_assignment(&self, id: &str) -> Assignment {
+        let to = server_id(id);
+        let mut sent = self.sent.iter().rev();
+        sent.find(|assignment| assignment.server == to)
+            .expect("something was sent")
+            .clone()
+    }
+
     pub(crate) fn role(&self, id: &str) -> Role {
         self.assignment(id).role
     }
