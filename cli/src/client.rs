@@ -99,6 +99,24 @@ impl Api {
         self.read(self.request(method, path).json(body)).await
     }
 
+    /// Sends something, with the token of an answer that said what it would lose.
+    pub(crate) async fn send_confirmed<B: Serialize + Sync + ?Sized>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        token: Option<&str>,
+    ) -> Result<Value, Failure> {
+        let mut request = self.request(method, path);
+        if let Some(token) = token {
+            request = request.query(&[("confirmation", token)]);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.read(request).await
+    }
+
     /// Removes something.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, Failure> {
         self.read(self.request(Method::DELETE, path)).await

@@ -5,6 +5,7 @@
 mod client;
 mod commands;
 mod config;
+mod confirm;
 mod demo;
 mod failure;
 mod output;
@@ -34,7 +35,7 @@ struct Cli {
 enum Command {
     /// Show it: a fleet in a temporary folder, a killed server, a takeover, and everything handed back
     Demo(demo::DemoArgs),
-    /// Servers: list, add, remove
+    /// Servers: list, add, edit, enable, disable, remove
     Server(Group<server::Command>),
     /// Which failover servers may stand in for a recording server
     Pair(One<pair::PairArgs>),

@@ -6,6 +6,7 @@ use understudy_core::{contract::api::ServerView, ids::ServerId, policy::Pairing}
 
 use crate::{
     client::{Connection, understood},
+    confirm::Consent,
     failure::Failure,
     output::list,
 };
@@ -22,6 +23,8 @@ pub(crate) struct PairArgs {
     /// None: the recording server is unprotected
     #[arg(long, conflicts_with_all = ["stand_ins", "all"])]
     none: bool,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 pub(crate) async fn run(connection: &Connection, arguments: PairArgs) -> Result<(), Failure> {
@@ -31,19 +34,22 @@ pub(crate) async fn run(connection: &Connection, arguments: PairArgs) -> Result<
         stand_ins,
         all,
         none,
+        consent,
     } = arguments;
     let path = format!("servers/{server}/pairings");
-    let answer = if all {
-        api.send(Method::PUT, &path, &Pairing::All).await?
+    let wanted = if all {
+        Some(Pairing::All)
     } else if none || !stand_ins.is_empty() {
-        api.send(
-            Method::PUT,
-            &path,
-            &Pairing::Servers(stand_ins.into_iter().collect()),
-        )
-        .await?
+        Some(Pairing::Servers(stand_ins.into_iter().collect()))
     } else {
-        api.get(&path).await?
+        None
+    };
+    let answer = match &wanted {
+        Some(wanted) => match consent.send(&api, Method::PUT, &path, Some(wanted)).await? {
+            Some(answer) => answer,
+            None => return output.done("nothing was changed"),
+        },
+        None => api.get(&path).await?,
     };
     if output.json {
         return output.answer(answer, |_: Pairing| "");

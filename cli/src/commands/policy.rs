@@ -11,6 +11,7 @@ use understudy_core::{
 
 use crate::{
     client::{Connection, understood},
+    confirm::Consent,
     failure::Failure,
     output::seconds,
 };
@@ -21,6 +22,8 @@ pub(crate) struct PolicyArgs {
     server: ServerId,
     #[command(flatten)]
     changes: Changes,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// What is left out stays; without any, shows the settings.
@@ -86,7 +89,14 @@ pub(crate) async fn run(connection: &Connection, arguments: PolicyArgs) -> Resul
     let answer = if wanted == policy {
         before
     } else {
-        api.send(Method::PUT, &path, &wanted).await?
+        match arguments
+            .consent
+            .send(&api, Method::PUT, &path, Some(&wanted))
+            .await?
+        {
+            Some(answer) => answer,
+            None => return output.done("nothing was changed"),
+        }
     };
     output.answer(answer, |policy: Policy| shown(&policy))
 }

@@ -1,7 +1,5 @@
 //! `understudy restoration`.
 
-use std::io::{IsTerminal, Write};
-
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::json;
@@ -10,6 +8,7 @@ use understudy_core::contract::api::{FailoverView, Phase};
 use super::failover::resolve;
 use crate::{
     client::{Connection, who},
+    confirm::Consent,
     failure::Failure,
     output::{length, list, phase, size},
 };
@@ -20,18 +19,17 @@ pub(crate) enum Command {
     Stop {
         /// The failover's id, or its recording server's
         which: String,
-        /// Don't ask
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
 pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
-    let Command::Stop { which, yes } = command;
+    let Command::Stop { which, consent } = command;
     let (api, output) = (connection.client()?, connection.output());
     let id = resolve(&api, &which).await?;
     let view: FailoverView = api.get_as(&format!("failovers/{id}")).await?;
-    if view.phase == Phase::Restoring && !yes && !confirmed(&lost(&view))? {
+    if view.phase == Phase::Restoring && !consent.given(lost(&view).trim_end_matches('.'))? {
         return output.done("nothing was changed");
     }
     let path = format!("failovers/{id}/restoration/stop");
@@ -69,20 +67,6 @@ fn lost(view: &FailoverView) -> String {
         ));
     }
     lost.join(" ")
-}
-
-fn confirmed(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!("{question} Say --yes if that is wanted")));
-    }
-    let mut terminal = std::io::stderr();
-    write!(terminal, "{question} Go on? [y/N] ")?;
-    terminal.flush()?;
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .map_err(Failure::while_doing("can't read the answer"))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 #[cfg(test)]

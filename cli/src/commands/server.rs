@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use understudy_core::{
-    contract::api::ServerView,
+    contract::api::{ServerEdit, ServerView},
     ids::{DomainId, ServerId},
     server::{Mode, Server},
 };
 use understudy_runtime::seal::{FleetKey, SealError};
 
 use crate::{
-    client::Connection,
+    client::{Api, Connection},
+    confirm::Consent,
     failure::Failure,
-    output::{list, or_dash, table, word},
+    output::{Output, list, or_dash, table, word},
 };
 
 #[derive(Debug, Subcommand)]
@@ -30,6 +31,22 @@ pub(crate) enum Command {
     Remove {
         /// Which
         server: ServerId,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Change a server; what is left out stays
+    Edit(EditArgs),
+    /// Switch a server on: it takes part again
+    Enable {
+        /// Which
+        server: ServerId,
+    },
+    /// Switch a server off: it films nothing, and is neither protected nor a stand-in
+    Disable {
+        /// Which
+        server: ServerId,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Make the key that all machines of a fleet share, in a new file; needs no host
     Key {
@@ -62,6 +79,23 @@ pub(crate) struct AddArgs {
     disabled: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    /// Which
+    server: ServerId,
+    /// Its name as people see it
+    #[arg(long)]
+    name: Option<String>,
+    /// The most cameras that it can run
+    #[arg(long, value_name = "COUNT")]
+    max_cameras: Option<u32>,
+    /// Where its sync service is reached
+    #[arg(long, value_name = "URL")]
+    sync_address: Option<String>,
+    #[command(flatten)]
+    consent: Consent,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
     /// Owns cameras in normal operation
@@ -92,10 +126,32 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
                 |view: ServerView| format!("{} is enrolled as {}", view.label, view.server.id),
             )
         }
-        Command::Remove { server } => {
+        Command::Edit(arguments) => {
+            let changes = ServerEdit {
+                name: arguments.name,
+                max_cameras: arguments.max_cameras,
+                sync_address: arguments.sync_address,
+                enabled: None,
+            };
+            edit(&api()?, output, &arguments.server, &changes, &arguments.consent).await
+        }
+        Command::Enable { server } => {
+            edit(&api()?, output, &server, &switch(true), &Consent::default()).await
+        }
+        Command::Disable { server, consent } => {
+            edit(&api()?, output, &server, &switch(false), &consent).await
+        }
+        Command::Remove { server, consent } => {
             let (api, path) = (api()?, format!("servers/{server}"));
             let view: ServerView = api.get_as(&path).await?;
-            api.delete(&path).await?;
+            let nothing: Option<&()> = None;
+            if consent
+                .send(&api, Method::DELETE, &path, nothing)
+                .await?
+                .is_none()
+            {
+                return output.done("nothing was changed");
+            }
             let cameras = match view.cameras {
                 cameras if cameras > 0 && view.server.mode == Mode::Recording => {
                     format!(", with its {cameras} camera(s)")
@@ -113,6 +169,27 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
                 file.display()
             ))
         }
+    }
+}
+
+fn switch(on: bool) -> ServerEdit {
+    ServerEdit {
+        enabled: Some(on),
+        ..ServerEdit::default()
+    }
+}
+
+async fn edit(
+    api: &Api,
+    output: Output,
+    server: &ServerId,
+    edit: &ServerEdit,
+    consent: &Consent,
+) -> Result<(), Failure> {
+    let path = format!("servers/{server}");
+    match consent.send(api, Method::PATCH, &path, Some(edit)).await? {
+        Some(answer) => output.answer(answer, |view: ServerView| detail(&view)),
+        None => output.done("nothing was changed"),
     }
 }
 

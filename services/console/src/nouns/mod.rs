@@ -19,14 +19,22 @@ use crate::{
     routes::Operation as Op,
 };
 
+/// The parameter that brings the token of an answer that said what would be lost (G7).
+const CONFIRMATION: &str = "confirmation";
+
 /// The longest name of a person that is stored with what they asked for.
 const BY_MAX: usize = 128;
 
 /// Carries out what was found in the table.
 #[expect(clippy::cognitive_complexity, reason = "one line for each line of the table")]
 pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Outcome {
-    if !matches!(operation, Op::FollowEvents | Op::ListCameras | Op::ListFailovers) {
-        call.query(&[])?;
+    match operation {
+        // These read them themselves.
+        Op::FollowEvents | Op::ListCameras | Op::ListFailovers => {}
+        Op::EditServer | Op::RemoveServer | Op::SetPairing | Op::SetPolicy => {
+            drop(call.query(&[CONFIRMATION])?);
+        }
+        _ => drop(call.query(&[])?),
     }
     let backend = &api.backend;
     match operation {
@@ -35,6 +43,7 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::AddServer => servers::add(backend, call).await,
         Op::GetServer => servers::get(backend, call).await,
         Op::PutServer => servers::put(backend, call).await,
+        Op::EditServer => servers::edit(backend, call).await,
         Op::RemoveServer => servers::remove(backend, call).await,
         Op::GetPairing => servers::pairing(backend, call).await,
         Op::SetPairing => servers::set_pairing(backend, call).await,

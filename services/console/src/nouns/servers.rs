@@ -9,6 +9,7 @@ use understudy_core::{
     server::Server,
 };
 
+use super::CONFIRMATION;
 use crate::{
     answer::{self, Outcome},
     backend::{Backend, unexpected},
@@ -57,11 +58,32 @@ async fn enrol(backend: &Backend, server: Server) -> Outcome {
     }
 }
 
+pub(super) async fn edit(backend: &Backend, call: &Call) -> Outcome {
+    let request = Request::EditServer {
+        server: call.id("server")?,
+        edit: call.json()?,
+    };
+    match backend.orchestrator(confirmed(call, request)?).await? {
+        Reply::Server(view) => answer::json(&view),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// With the token that the call brings, if it does.
+fn confirmed(call: &Call, request: Request) -> Result<Request, Problem> {
+    let token = call.query(&[CONFIRMATION])?.pop();
+    Ok(match token {
+        Some((_, confirmation)) => Request::Confirmed {
+            confirmation,
+            request: Box::new(request),
+        },
+        None => request,
+    })
+}
+
 pub(super) async fn remove(backend: &Backend, call: &Call) -> Outcome {
-    match backend
-        .orchestrator(Request::RemoveServer(call.id("server")?))
-        .await?
-    {
+    let request = Request::RemoveServer(call.id("server")?);
+    match backend.orchestrator(confirmed(call, request)?).await? {
         Reply::Done => answer::done(),
         other => Err(unexpected(&other)),
     }
@@ -80,7 +102,7 @@ pub(super) async fn set_pairing(backend: &Backend, call: &Call) -> Outcome {
         server: call.id("server")?,
         pairing: call.json()?,
     };
-    answer::json(&protection(backend, request).await?.pairing)
+    answer::json(&protection(backend, confirmed(call, request)?).await?.pairing)
 }
 
 pub(super) async fn policy(backend: &Backend, call: &Call) -> Outcome {
@@ -96,7 +118,7 @@ pub(super) async fn set_policy(backend: &Backend, call: &Call) -> Outcome {
         server: call.id("server")?,
         policy: call.json()?,
     };
-    answer::json(&protection(backend, request).await?.policy)
+    answer::json(&protection(backend, confirmed(call, request)?).await?.policy)
 }
 
 async fn protection(backend: &Backend, request: Request) -> Result<Protection, Problem> {

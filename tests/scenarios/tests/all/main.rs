@@ -3,6 +3,7 @@
 mod archive;
 mod broker;
 mod cameras;
+mod changes;
 mod configuration;
 mod crash;
 mod demo;

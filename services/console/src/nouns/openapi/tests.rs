@@ -10,7 +10,7 @@ use understudy_core::{
     contract::{
         api::{
             CameraEdit, CameraView, Considered, DomainView, FailoverReason, FailoverView, LicenseKeyView,
-            LicensesView, Phase, Problem, ReasonKind, ServerState, ServerView, Step,
+            LicensesView, Phase, Problem, ReasonKind, ServerEdit, ServerState, ServerView, Step,
         },
         heartbeat::{DamagedSegment, Evidence, Progress},
     },
@@ -279,7 +279,8 @@ fn protection_and_licences_are_as_described() {
             transferred: [id("failover-1")].into(),
         },
     );
-    check("Problem", &Problem::unavailable("nobody is there"));
+    check("Problem", &Problem::to_be_confirmed("much", "token".to_owned()));
+    check("ServerEdit", &ServerEdit::default());
 }
 
 #[test]

@@ -1,0 +1,158 @@
+//! What a person changes while a failover goes on: nothing is lost without having been confirmed.
+
+use std::process::{Output, Stdio};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use understudy_core::{
+    contract::api::{Phase, Problem, ServerState},
+    ids::ServerId,
+};
+use understudy_demo::{
+    frames,
+    rig::{Rig, eventually},
+};
+use understudy_scenarios::{Fleet, PATIENCE, executable, plan};
+
+/// The command line, with nobody at its terminal.
+async fn command(rig: &Rig, arguments: &[&str]) -> anyhow::Result<Output> {
+    let output = tokio::process::Command::new(executable())
+        .args(arguments)
+        .env("UNDERSTUDY_URL", format!("http://{}", rig.api_address))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    Ok(tokio::time::timeout(PATIENCE, output).await??)
+}
+
+async fn archive_is_empty(fleet: &mut Fleet, server: &str) -> anyhow::Result<()> {
+    let archive = fleet.rig.server(server).archive();
+    eventually(
+        &format!("{server}'s archive to be empty"),
+        PATIENCE,
+        async || match frames::files(&archive).map_err(|error| error.to_string())?.len() {
+            0 => Ok(()),
+            files => Err(format!("{files} files")),
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn g7_editing_failover_settings_during_a_failover_asks_and_then_interrupts_it() -> anyhow::Result<()> {
+    // Given a failover that serves,
+    let mut fleet = Fleet::filming(plan()).await?;
+    fleet.rig.server("recorder-1").kill();
+    let first = fleet.phase("recorder-1", Phase::Serving).await?;
+    fleet.files("failover-1", 4).await?;
+
+    // when somebody changes its settings, nothing happens but a warning that says what it would cost;
+    let change = ["policy", "recorder-1", "--disconnection", "2s"];
+    let asked = command(&fleet.rig, &change).await?;
+    let words = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(2), "{words}");
+    for part in ["would be interrupted", "failover-1 recorded is lost", "--yes"] {
+        assert!(words.contains(part), "{part:?} is missing in: {words}");
+    }
+    assert_eq!(fleet.phase("recorder-1", Phase::Serving).await?.id, first.id);
+
+    // confirmed, it is interrupted, and what the failover server recorded is erased;
+    let done = command(&fleet.rig, &[&change[..], &["--yes"]].concat()).await?;
+    let words = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(0), "{words}");
+    assert!(String::from_utf8_lossy(&done.stdout).contains("2.000 s"), "{done:?}");
+    archive_is_empty(&mut fleet, "failover-1").await?;
+    let ended = fleet.rig.api.failovers().await?;
+    let ended = ended.iter().find(|view| view.id == first.id).cloned();
+    assert!(
+        ended.as_ref().is_some_and(|view| view.phase == Phase::Aborted),
+        "{ended:?}"
+    );
+    // and since its server is still dead, another failover films, by the new settings.
+    let second = fleet
+        .failover("recorder-1", "to serve again", |view| {
+            view.id != first.id && view.phase == Phase::Serving
+        })
+        .await?;
+    assert!(second.detection_ms >= 2000, "{second:?}");
+    let stand_in = second.stand_in.clone().unwrap_or_else(|| panic!("{second:?}"));
+    fleet.films(stand_in.as_str(), 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn g7_a_failover_server_is_removed_in_the_middle_and_another_one_takes_over() -> anyhow::Result<()> {
+    let mut fleet = Fleet::filming(plan()).await?;
+    fleet.rig.server("recorder-1").kill();
+    let first = fleet.phase("recorder-1", Phase::Serving).await?;
+    assert_eq!(first.stand_in, Some(ServerId::new("failover-1")?));
+    fleet.files("failover-1", 4).await?;
+
+    // Asked through the API, the answer brings a token; another token is not good enough.
+    let client = reqwest::Client::new();
+    let address = format!("http://{}/api/v1/servers/failover-1", fleet.rig.api_address);
+    let refused = client.delete(&address).send().await?;
+    assert_eq!(refused.status(), 409);
+    let problem: Problem = refused.json().await?;
+    let token = problem.confirmation.clone().unwrap_or_default();
+    assert!(!token.is_empty(), "{problem:?}");
+    let guessed = client
+        .delete(format!("{address}?confirmation=yes"))
+        .send()
+        .await?;
+    assert_eq!(guessed.status(), 409);
+    let removed = client
+        .delete(format!("{address}?confirmation={token}"))
+        .send()
+        .await?;
+    assert_eq!(removed.status(), 204);
+
+    // The removed one stands down and erases what it was told to; the other one films.
+    archive_is_empty(&mut fleet, "failover-1").await?;
+    fleet.films("failover-2", 4).await?;
+    let servers = fleet.rig.api.servers().await?;
+    assert!(!servers.iter().any(|view| view.server.id.as_str() == "failover-1"));
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn b5_g7_a_recording_server_is_renamed_switched_off_and_on() -> anyhow::Result<()> {
+    let fleet = Fleet::filming(plan()).await?;
+    let renamed = command(
+        &fleet.rig,
+        &["server", "edit", "recorder-1", "--name", "South gate"],
+    )
+    .await?;
+    assert!(renamed.status.success(), "{renamed:?}");
+    assert_eq!(
+        fleet.rig.api.server("recorder-1").await?.label,
+        "South gate (4/10)"
+    );
+    let asked = command(&fleet.rig, &["server", "disable", "recorder-1"]).await?;
+    let words = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(2), "{words}");
+    assert!(words.contains("films 4 camera(s)"), "{words}");
+    let off = command(&fleet.rig, &["server", "disable", "recorder-1", "--yes"]).await?;
+    assert!(off.status.success(), "{off:?}");
+    fleet
+        .server("recorder-1", "to be switched off", |view| {
+            view.state == ServerState::Disabled && view.filming == 0
+        })
+        .await?;
+    // Switched off it is protected by nobody: a person can't fail it over either.
+    let start: Result<Value, _> = fleet
+        .rig
+        .api
+        .call(Method::POST, "servers/recorder-1/failover", Some(&json!({})))
+        .await;
+    let refused = start.expect_err("it is switched off").to_string();
+    assert!(refused.contains("switched off"), "{refused}");
+    let on = command(&fleet.rig, &["server", "enable", "recorder-1"]).await?;
+    assert!(on.status.success(), "{on:?}");
+    fleet.films("recorder-1", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
