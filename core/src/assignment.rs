@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{CameraId, FailoverId, ServerId},
+    ids::{CameraId, ErasureId, FailoverId, ServerId},
     policy::Range,
     settings::BundleHash,
 };
@@ -73,6 +73,11 @@ pub struct Assignment {
 pub enum Role {
     /// Offers nothing; what lies in its archive stays.
     Standby,
+    /// Offers nothing, and erases its whole archive: once for each order, however often it hears of it.
+    Erases {
+        /// The order.
+        erasure: ErasureId,
+    },
     /// Bears an identity, and films its cameras.
     Films(Films),
     /// Films no more; keeps what it recorded for a failover and gives it out until it is told to erase it.
@@ -122,7 +127,7 @@ impl Role {
     pub fn identity(&self) -> Option<&ServerId> {
         match self {
             Self::Films(films) => Some(&films.identity),
-            Self::Standby | Self::HandsBack { .. } => None,
+            Self::Standby | Self::Erases { .. } | Self::HandsBack { .. } => None,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Cameras: how to reach each one, and what is to be kept of it.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CameraId, ServerId};
+use crate::{
+    contract::api::CameraField,
+    ids::{CameraId, ServerId},
+};
 
 /// A camera as its recording server owns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,37 @@ fn enabled() -> bool {
 }
 
 impl Camera {
+    /// What is set otherwise in `other`, of what people can set.
+    #[must_use]
+    pub fn differing_fields(&self, other: &Self) -> BTreeSet<CameraField> {
+        let differs = [
+            (CameraField::Name, self.name != other.name),
+            (CameraField::Url, self.url != other.url),
+            (CameraField::Credentials, self.credentials != other.credentials),
+            (CameraField::Recording, self.recording != other.recording),
+            (CameraField::Retention, self.retention != other.retention),
+            (CameraField::Priority, self.priority != other.priority),
+            (CameraField::Enabled, self.enabled != other.enabled),
+        ];
+        let differing = differs.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(field, _)| field).collect()
+    }
+
+    /// Sets in `other` the `fields` as they are set here.
+    pub fn copy_fields(&self, fields: &BTreeSet<CameraField>, other: &mut Self) {
+        for field in fields {
+            match field {
+                CameraField::Name => other.name.clone_from(&self.name),
+                CameraField::Url => other.url.clone_from(&self.url),
+                CameraField::Credentials => other.credentials.clone_from(&self.credentials),
+                CameraField::Recording => other.recording = self.recording,
+                CameraField::Retention => other.retention = self.retention,
+                CameraField::Priority => other.priority = self.priority,
+                CameraField::Enabled => other.enabled = self.enabled,
+            }
+        }
+    }
+
     /// Whether it is filmed just like `other`: what differs, if anything, is no matter of its session.
     #[must_use]
     pub fn films_like(&self, other: &Self) -> bool {

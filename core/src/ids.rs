@@ -99,6 +99,10 @@ id! {
     FailoverId
 }
 id! {
+    /// One order to erase everything on a server: carried out once.
+    ErasureId
+}
+id! {
     /// A device licence key, by the id that its issuer signed.
     LicenseKeyId
 }

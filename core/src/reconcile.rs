@@ -13,7 +13,7 @@ use crate::{
     assignment::{Assignment, Epoch, Films, Role},
     camera::Camera,
     contract::heartbeat::{CameraStatus, ServerReport},
-    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
+    ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
     policy::Range,
     settings::{Bundle, BundleHash},
     time::{Moment, Monotonic},
@@ -32,6 +32,8 @@ pub enum Input {
     Closed(FailoverId),
     /// A failover's recordings are erased.
     Erased(FailoverId),
+    /// The whole archive is erased, by this order, now or before.
+    ErasedAll(ErasureId),
     /// Time has passed.
     Tick,
 }
@@ -53,6 +55,9 @@ pub enum Effect {
     CloseSegments(FailoverId),
     /// Erase a failover's recordings, then say [`Input::Erased`].
     Erase(FailoverId),
+    /// Erase the whole archive, unless this order was carried out before; then say [`Input::ErasedAll`]. Comes after
+    /// [`Effect::StopFilming`]; a [`Effect::Film`] that follows calls it off.
+    EraseAll(ErasureId),
     /// An epoch came with other contents than before: raise the alarm.
     Conflict(Epoch),
     /// Something in the report has changed: send it.
@@ -79,11 +84,23 @@ pub const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// Bundles of one identity that are kept beside the one that is assigned: the newest.
 pub const BUNDLES_KEPT: usize = 3;
 
+/// What a server's disk says of its assignment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Persisted {
+    /// The newest; none before the first, and none if it can't be read any more.
+    pub assignment: Option<Assignment>,
+    /// If it can't be read any more: the epoch of the one before it. Whatever is older is a message of long ago,
+    /// which would have the server film for a failover that is over.
+    pub outlived: Option<Epoch>,
+}
+
 /// The state of one server's reconciliation.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     server: ServerId,
     assignment: Option<Assignment>,
+    /// Without an assignment: an epoch that it had left behind before it lost it.
+    outlived: Option<Epoch>,
     /// Oldest first.
     bundles: Vec<(BundleHash, Bundle)>,
     running: Option<Running>,
@@ -92,6 +109,8 @@ pub struct Reconciler {
     open: BTreeSet<FailoverId>,
     closed: BTreeSet<FailoverId>,
     erasing: BTreeSet<FailoverId>,
+    /// The order to erase everything that is being carried out, and whether it has been.
+    erasure: Option<(ErasureId, bool)>,
     conflict: Option<Epoch>,
     asked_for: Option<(BundleHash, Monotonic)>,
     reported_at: Option<Monotonic>,
@@ -104,20 +123,23 @@ struct Running {
 }
 
 impl Reconciler {
-    /// A server that has just started: with the assignment and the bundles (oldest first) on its disk, and the
-    /// failovers of which its archive has recordings (all closed: the archive repaired what was open). The
+    /// A server that has just started: with what is on its disk of its assignment, the bundles (oldest first), and
+    /// the failovers of which its archive has recordings (all closed: the archive repaired what was open). The
     /// effects begin what the assignment says, before anything is heard.
     #[must_use]
     pub fn start(
         server: ServerId,
-        persisted: Option<Assignment>,
+        persisted: Persisted,
         bundles: impl IntoIterator<Item = Bundle>,
         held: BTreeSet<FailoverId>,
         now: Moment,
     ) -> (Self, Vec<Effect>) {
         let mut reconciler = Self {
             // A disk that was another server's says nothing to this one.
-            assignment: persisted.filter(|assignment| assignment.server == server),
+            assignment: persisted
+                .assignment
+                .filter(|assignment| assignment.server == server),
+            outlived: persisted.outlived,
             bundles: bundles
                 .into_iter()
                 .map(|bundle| (bundle.hash(), bundle))
@@ -127,6 +149,7 @@ impl Reconciler {
             open: BTreeSet::new(),
             closed: held,
             erasing: BTreeSet::new(),
+            erasure: None,
             conflict: None,
             asked_for: None,
             reported_at: None,
@@ -144,6 +167,7 @@ impl Reconciler {
             Input::Camera(camera, status) => self.camera(camera, status),
             Input::Closed(failover) => self.segments_closed(failover, now),
             Input::Erased(failover) => self.erased(&failover),
+            Input::ErasedAll(erasure) => self.erased_all(erasure),
             Input::Tick => self.tick(now),
         };
         if effects.contains(&Effect::Report) {
@@ -155,6 +179,9 @@ impl Reconciler {
     fn hear(&mut self, heard: Assignment, now: Moment) -> Vec<Effect> {
         if heard.server != self.server {
             return Vec::new();
+        }
+        if self.assignment.is_none() && self.outlived.is_some_and(|outlived| heard.epoch < outlived) {
+            return vec![Effect::Report];
         }
         match &self.assignment {
             // An old message, or the same again: the host may have missed the report.
@@ -232,8 +259,12 @@ impl Reconciler {
         let Some(assignment) = self.assignment.clone() else {
             return Vec::new();
         };
+        if !matches!(assignment.role, Role::Erases { .. }) {
+            self.erasure = None;
+        }
         let mut effects = match &assignment.role {
             Role::Standby | Role::HandsBack { .. } => self.stop(),
+            Role::Erases { erasure } => self.erase_all(erasure),
             Role::Films(films) => self.film(films, now),
         };
         effects.extend(self.erase(&assignment.erase));
@@ -304,8 +335,12 @@ impl Reconciler {
                     reason: "it is switched off".to_owned(),
                 })
             } else if disabled.contains(&camera.id) {
+                let reason = match &wanted.failover {
+                    Some(_) => "the failover server has no room for it",
+                    None => "it allows one session, and is left to the failover server",
+                };
                 Some(CameraStatus::Disabled {
-                    reason: "the failover server has no room for it".to_owned(),
+                    reason: reason.to_owned(),
                 })
             } else if unchanged(camera) {
                 self.statuses.get(&camera.id).cloned()
@@ -348,6 +383,27 @@ impl Reconciler {
             .collect();
         self.erasing.extend(ready.iter().cloned());
         ready.into_iter().map(Effect::Erase).collect()
+    }
+
+    fn erase_all(&mut self, erasure: &ErasureId) -> Vec<Effect> {
+        let mut effects = self.stop();
+        let known = self.erasure.as_ref().is_some_and(|(known, _)| known == erasure);
+        if !known {
+            self.erasure = Some((erasure.clone(), false));
+            effects.push(Effect::EraseAll(erasure.clone()));
+        }
+        effects
+    }
+
+    fn erased_all(&mut self, erasure: ErasureId) -> Vec<Effect> {
+        // Of an order that was called off meanwhile nobody wants to hear.
+        if self.erasure.as_ref().is_none_or(|(known, _)| *known != erasure) {
+            return Vec::new();
+        }
+        self.erasure = Some((erasure, true));
+        self.closed.clear();
+        self.erasing.clear();
+        vec![Effect::Report]
     }
 
     fn filming_for(&self) -> Option<&FailoverId> {
@@ -420,6 +476,12 @@ impl Reconciler {
             bundles: self.bundles(),
             max_cameras,
             conflict: self.conflict,
+            outlived: self.outlived.filter(|_| self.assignment.is_none()),
+            erased: self
+                .erasure
+                .clone()
+                .filter(|(_, done)| *done)
+                .map(|(erasure, _)| erasure),
         }
     }
 }

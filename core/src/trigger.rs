@@ -224,7 +224,8 @@ fn is_abnormal(state: PackageState) -> bool {
         PackageState::Crashed
         | PackageState::Disabled
         | PackageState::Uninstalled
-        | PackageState::NotAnswering => true,
+        | PackageState::NotAnswering
+        | PackageState::WrongVersion => true,
     }
 }
 
@@ -236,6 +237,7 @@ fn package_words(state: PackageState) -> &'static str {
         PackageState::Disabled => "disabled",
         PackageState::Uninstalled => "uninstalled",
         PackageState::NotAnswering => "not answering",
+        PackageState::WrongVersion => "of the wrong version",
     }
 }
 

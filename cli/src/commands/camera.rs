@@ -45,6 +45,9 @@ pub(crate) enum Command {
         /// Switch it on again
         #[arg(long)]
         enable: bool,
+        /// During a failover: the new address or password is not the camera's own, and no offer at the end
+        #[arg(long)]
+        not_in_device: bool,
     },
     /// Remove a camera; what was recorded of it stays until its retention takes it
     Remove {
@@ -132,9 +135,13 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
             settings,
             disable,
             enable,
+            not_in_device,
         } => {
             let enabled = (disable || enable).then_some(enable);
-            let edit = settings.edit(enabled)?;
+            let edit = CameraEdit {
+                in_device: not_in_device.then_some(false),
+                ..settings.edit(enabled)?
+            };
             let answer = api
                 .send(Method::PATCH, &format!("cameras/{camera}"), &edit)
                 .await?;
@@ -208,6 +215,7 @@ impl Settings {
             retention,
             priority: self.priority,
             enabled,
+            in_device: None,
         })
     }
 }
@@ -236,7 +244,12 @@ fn overview(views: &[CameraView]) -> String {
             or_dash(view.filmed_by.as_ref()),
             view.status.as_ref().map_or_else(|| "-".into(), word),
             view.camera.priority.to_string(),
-            detail,
+            match view.temporary {
+                true => format!("until the failover ends; {detail}")
+                    .trim_end_matches("; ")
+                    .to_owned(),
+                false => detail,
+            },
         ]
     };
     let head = [

@@ -6,12 +6,14 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::json;
 use understudy_core::{
-    contract::api::{FailoverView, Phase},
+    contract::api::{FailoverView, Phase, StartMode},
     ids::{FailoverId, ServerId},
 };
 
+use super::overlay::{self, OffersArgs};
 use crate::{
     client::{Api, Connection, who},
+    confirm::Consent,
     failure::Failure,
     output::{Output, list, or_dash, phase, seconds, size, table, time, word},
 };
@@ -28,11 +30,18 @@ pub(crate) enum Command {
         /// The failover server; the closest match without it
         #[arg(long, value_name = "SERVER")]
         stand_in: Option<ServerId>,
+        /// Lose no frame: neither server stops before the other films all that it films
+        #[arg(long)]
+        planned: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// End a failover: the recording server films again, and gets what was recorded meanwhile
     Stop {
         /// The recording server
         server: ServerId,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// The failovers that go on
     Status {
@@ -47,6 +56,8 @@ pub(crate) enum Command {
         /// Its id, or a recording server's for its newest
         which: String,
     },
+    /// What was changed in a device during a failover, its address or password: keep it or not
+    Offers(OffersArgs),
     /// Follow a failover until it is over
     Watch {
         /// Its id, or a recording server's for its newest
@@ -57,17 +68,31 @@ pub(crate) enum Command {
 pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
     let (api, output) = (connection.client()?, connection.output());
     match command {
-        Command::Start { server, stand_in } => {
-            let body = json!({ "stand_in": stand_in, "by": who() });
-            let answer = api
-                .send(Method::POST, &format!("servers/{server}/failover"), &body)
-                .await?;
-            output.answer(answer, |view: FailoverView| started(&view))
+        Command::Start {
+            server,
+            stand_in,
+            planned,
+            consent,
+        } => {
+            let mode = if planned {
+                StartMode::Planned
+            } else {
+                StartMode::Manual
+            };
+            let body = json!({ "stand_in": stand_in, "mode": mode, "by": who() });
+            let path = format!("servers/{server}/failover");
+            match consent.send(&api, Method::POST, &path, Some(&body)).await? {
+                Some(answer) => output.answer(answer, |view: FailoverView| started(&view)),
+                None => output.done("nothing was changed"),
+            }
         }
-        Command::Stop { server } => {
+        Command::Stop { server, consent } => {
             let path = format!("servers/{server}/failover/stop");
-            let answer = api.send(Method::POST, &path, &json!({ "by": who() })).await?;
-            output.answer(answer, |view: FailoverView| stopped(&view))
+            let body = json!({ "by": who() });
+            match consent.send(&api, Method::POST, &path, Some(&body)).await? {
+                Some(answer) => output.answer(answer, |view: FailoverView| stopped(&view)),
+                None => output.done("nothing was changed"),
+            }
         }
         Command::Status { server, all } => {
             let mut path = String::from("failovers?");
@@ -89,6 +114,7 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
                 |view: FailoverView| detail(&view),
             )
         }
+        Command::Offers(arguments) => overlay::offers(&api, output, arguments).await,
         Command::Watch { which } => {
             let id = resolve(&api, &which).await?;
             watch(&api, output, &id).await
@@ -275,6 +301,7 @@ fn detail(view: &FailoverView) -> String {
     if !view.waits_for.is_empty() {
         lines.push(format!("waits for   {}", view.waits_for));
     }
+    lines.extend(overlay::lines(view));
     lines.push("evidence".into());
     lines.extend(
         view.reason

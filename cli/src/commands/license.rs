@@ -9,20 +9,26 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::json;
 use understudy_core::{
-    contract::api::LicensesView,
+    contract::api::{LicenseHappening, LicensesView},
     ids::{LicenseKeyId, ServerId},
 };
 
 use crate::{
     client::Connection,
     failure::Failure,
-    output::{Output, table},
+    output::{Output, list, or_dash, table, time, word},
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// All keys, and who holds them
     List,
+    /// What happened to keys, newest first: added, moved by which failover, given back, removed
+    History {
+        /// Only of keys that this server had or got
+        #[arg(long)]
+        server: Option<ServerId>,
+    },
     /// Add a key to a server; the same again is no error
     Add {
         /// Who uses it
@@ -70,6 +76,12 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
     };
     let api = connection.client()?;
     let answer = match command {
+        Command::History { server } => {
+            let mut happenings: Vec<LicenseHappening> = api.get_as("license-history").await?;
+            let of = |each: &LicenseHappening| [&each.from, &each.to].into_iter().any(|id| *id == server);
+            happenings.retain(|each| server.is_none() || of(each));
+            return output.item(&happenings, |happenings| history(happenings));
+        }
         Command::Add { server, key, file } => {
             let key = match (key, file) {
                 (Some(key), _) => key,
@@ -141,9 +153,37 @@ fn overview(licenses: &LicensesView) -> String {
         ]
     };
     let head = ["key", "label", "devices", "held by", "goes back to"];
-    table(
+    let mut text = table(
         head,
         licenses.keys.iter().map(row).collect(),
         "there is no licence key: two cameras per server need none",
+    );
+    for (server, cameras) in licenses.unlicensed.iter().flatten() {
+        text.push_str(&format!(
+            "\n{server}: {} camera(s) without a licence; they film all the same: {}",
+            cameras.len(),
+            list(cameras)
+        ));
+    }
+    text
+}
+
+fn history(happenings: &[LicenseHappening]) -> String {
+    let row = |each: &LicenseHappening| {
+        [
+            time(each.at),
+            each.key.to_string(),
+            each.devices.to_string(),
+            word(&each.what),
+            or_dash(each.from.as_ref()),
+            or_dash(each.to.as_ref()),
+            or_dash(each.failover.as_ref()),
+        ]
+    };
+    let head = ["when", "key", "devices", "what", "from", "to", "failover"];
+    table(
+        head,
+        happenings.iter().map(row).collect(),
+        "nothing happened to any key yet",
     )
 }

@@ -5,6 +5,7 @@ pub(crate) mod coverage;
 pub(crate) mod events;
 pub(crate) mod failover;
 pub(crate) mod license;
+mod overlay;
 pub(crate) mod pair;
 pub(crate) mod policy;
 pub(crate) mod restoration;

@@ -48,6 +48,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         consent: Consent,
     },
+    /// Erase everything that was recorded on a failover server or one that is not active
+    Erase {
+        /// Which
+        server: ServerId,
+        #[command(flatten)]
+        consent: Consent,
+    },
     /// Make the key that all machines of a fleet share, in a new file; needs no host
     Key {
         /// Where; a file that is there is never overwritten
@@ -92,6 +99,9 @@ pub(crate) struct EditArgs {
     /// Where its sync service is reached
     #[arg(long, value_name = "URL")]
     sync_address: Option<String>,
+    /// What it is for from now on. A server that becomes a failover server is erased
+    #[arg(long)]
+    mode: Option<ModeArg>,
     #[command(flatten)]
     consent: Consent,
 }
@@ -132,6 +142,7 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
                 max_cameras: arguments.max_cameras,
                 sync_address: arguments.sync_address,
                 enabled: None,
+                mode: arguments.mode.map(mode),
             };
             edit(&api()?, output, &arguments.server, &changes, &arguments.consent).await
         }
@@ -140,6 +151,14 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
         }
         Command::Disable { server, consent } => {
             edit(&api()?, output, &server, &switch(false), &consent).await
+        }
+        Command::Erase { server, consent } => {
+            let nothing: Option<&()> = None;
+            let path = format!("servers/{server}/erase");
+            match consent.send(&api()?, Method::POST, &path, nothing).await? {
+                Some(answer) => output.answer(answer, |view: ServerView| detail(&view)),
+                None => output.done("nothing was changed"),
+            }
         }
         Command::Remove { server, consent } => {
             let (api, path) = (api()?, format!("servers/{server}"));
@@ -206,16 +225,20 @@ fn make_key(file: &Path) -> Result<(), Failure> {
     }
 }
 
+fn mode(argument: ModeArg) -> Mode {
+    match argument {
+        ModeArg::Recording => Mode::Recording,
+        ModeArg::Failover => Mode::Failover,
+        ModeArg::Inactive => Mode::Inactive,
+    }
+}
+
 fn enrolled(arguments: AddArgs) -> Server {
     Server {
         name: arguments.name.unwrap_or_else(|| arguments.server.to_string()),
         id: arguments.server,
         domain: arguments.domain,
-        mode: match arguments.mode {
-            ModeArg::Recording => Mode::Recording,
-            ModeArg::Failover => Mode::Failover,
-            ModeArg::Inactive => Mode::Inactive,
-        },
+        mode: mode(arguments.mode),
         max_cameras: arguments.max_cameras,
         sync_address: arguments.sync_address,
         enabled: !arguments.disabled,

@@ -142,7 +142,7 @@ pub struct ServerView {
     pub warnings: Vec<String>,
 }
 
-/// Changes to a server; what is left out stays. Its id, mode and domain can't be changed.
+/// Changes to a server; what is left out stays. Its id and domain can't be changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerEdit {
@@ -154,6 +154,9 @@ pub struct ServerEdit {
     pub sync_address: Option<String>,
     /// Switched on or off.
     pub enabled: Option<bool>,
+    /// What it is for from now on. To make it a failover server erases everything that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<crate::server::Mode>,
 }
 
 /// A camera as it is shown: `cameras`, `cameras/{id}`. The password is left out.
@@ -166,6 +169,9 @@ pub struct CameraView {
     pub filmed_by: Option<ServerId>,
     /// How it is there.
     pub status: Option<CameraStatus>,
+    /// Some of it, or all, holds only until the end of the failover that goes on.
+    #[serde(default)]
+    pub temporary: bool,
 }
 
 /// Changes to a camera; what is left out stays.
@@ -186,6 +192,80 @@ pub struct CameraEdit {
     pub priority: Option<i32>,
     /// Switched on or off.
     pub enabled: Option<bool>,
+    /// During a failover: whether the new address or password was set in the camera itself, so that it is to be
+    /// offered at the failover's end. Without it, every new address or password is taken to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_device: Option<bool>,
+}
+
+/// What people can set of a camera; named as in [`CameraEdit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraField {
+    /// Its name.
+    Name,
+    /// Its address.
+    Url,
+    /// User name and password.
+    Credentials,
+    /// When it is recorded.
+    Recording,
+    /// How long and how much of it is kept.
+    Retention,
+    /// Its priority.
+    Priority,
+    /// Whether it is switched on.
+    Enabled,
+}
+
+/// A change of a recording server's settings that was made during its failover, and holds until its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemporaryChange {
+    /// Of which camera; without it, of the server itself: its name.
+    pub camera: Option<CameraId>,
+    /// What was done.
+    pub change: ChangeKind,
+    /// What was set otherwise, of a camera that was edited.
+    #[serde(default)]
+    pub fields: BTreeSet<CameraField>,
+    /// What was changed in the device itself and can be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Offer>,
+}
+
+/// What was done to a camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// It was added.
+    Added,
+    /// It was set otherwise.
+    Edited,
+    /// It was removed.
+    Removed,
+}
+
+/// The offer to keep what was changed in a device during a failover. The password is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Whether it was answered, and how.
+    pub state: OfferState,
+    /// The address, if it was changed.
+    pub url: Option<String>,
+    /// The user name that goes with the password, if one of them was changed.
+    pub username: Option<String>,
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OfferState {
+    /// Nobody has answered.
+    Open,
+    /// It is one of the recording server's own settings now.
+    Applied,
+    /// It goes with the failover.
+    Dropped,
 }
 
 /// Why a failover was started.
@@ -211,6 +291,17 @@ pub enum ReasonKind {
     Storage,
     /// Its recording service is abnormal.
     Package,
+}
+
+/// How a failover by hand begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartMode {
+    /// The failover server takes over whatever becomes of the recording server.
+    #[default]
+    Manual,
+    /// A planned switch (J8): both film until the failover server films all that the recording server does.
+    Planned,
 }
 
 /// Where a failover is.
@@ -267,6 +358,9 @@ pub struct FailoverView {
     pub reason: FailoverReason,
     /// Whether the reason has cleared.
     pub reason_cleared: bool,
+    /// Whether it is a planned switch: neither server stops before the other films all that it films.
+    #[serde(default)]
+    pub planned: bool,
     /// What it waits for, in words; empty when for nothing.
     pub waits_for: String,
     /// When it was decided.
@@ -290,6 +384,10 @@ pub struct FailoverView {
     /// How many segments could not be.
     #[serde(default)]
     pub damaged_count: u64,
+    /// Changes of settings that hold, or held, until the failover's end; at the end they were dropped, but for what
+    /// was offered and applied.
+    #[serde(default)]
+    pub overlay: Vec<TemporaryChange>,
     /// Why this failover server: each candidate and what spoke for or against it.
     pub selection: Vec<Considered>,
     /// Whether the licences are where they belong.
@@ -341,6 +439,48 @@ pub struct LicensesView {
     pub devices: BTreeMap<ServerId, u32>,
     /// Failovers whose keys are with the failover server.
     pub transferred: BTreeSet<FailoverId>,
+    /// Cameras without a licence, of each recording server whose keys are short, lowest priority first. They film all
+    /// the same. None while it is not known, or if this host needs no licences.
+    #[serde(default)]
+    pub unlicensed: Option<BTreeMap<ServerId, Vec<CameraId>>>,
+    /// Whether devices need licences at this host.
+    #[serde(default)]
+    pub needed: bool,
+}
+
+/// What happened to a licence key: `license-history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseHappening {
+    /// When, by the host's clock.
+    pub at: Timestamp,
+    /// Which key.
+    pub key: LicenseKeyId,
+    /// For how many devices.
+    pub devices: u32,
+    /// What happened to it.
+    pub what: LicenseKind,
+    /// Who had it.
+    pub from: Option<ServerId>,
+    /// Who has it since.
+    pub to: Option<ServerId>,
+    /// The failover that moved it.
+    pub failover: Option<FailoverId>,
+}
+
+/// What can happen to a licence key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LicenseKind {
+    /// It was added.
+    Added,
+    /// It went to a failover server.
+    Transferred,
+    /// It came back from one.
+    GivenBack,
+    /// It belongs to another server, for good.
+    Replaced,
+    /// It was removed.
+    Removed,
 }
 
 /// A licence key as it is shown.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    api::FailoverReason,
+    api::{FailoverReason, TemporaryChange},
     heartbeat::{CameraFault, DamagedSegment, Progress, Storage},
 };
 use crate::{
@@ -114,6 +114,9 @@ pub enum Event {
         /// What a person gave up, in words, with hours and bytes; empty when nothing.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         given_up: String,
+        /// Changes of settings made meanwhile that ended with it; what is offered to be kept is named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<TemporaryChange>,
     },
     /// It ended otherwise.
     #[serde(rename = "failover.aborted")]
@@ -124,6 +127,9 @@ pub enum Event {
         server: ServerId,
         /// Why, in words.
         why: String,
+        /// Changes of settings made meanwhile that ended with it; what is offered to be kept is named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dropped: Vec<TemporaryChange>,
     },
     /// Nothing is heard of a server any more.
     #[serde(rename = "server.disconnected")]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     assignment::Epoch,
-    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
+    ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
     settings::BundleHash,
     time::Timestamp,
 };
@@ -60,6 +60,8 @@ pub enum PackageState {
     Uninstalled,
     /// Its process is there and says nothing.
     NotAnswering,
+    /// It answers, and is of another version than its agent.
+    WrongVersion,
 }
 
 /// State of the recording volume, as its server's agent sees it.
@@ -119,6 +121,12 @@ pub struct ServerReport {
     /// An epoch that it was given twice with different contents: it keeps the first and refuses the second.
     #[serde(default)]
     pub conflict: Option<Epoch>,
+    /// It has lost its assignment, which was newer than this; it takes none that is older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlived: Option<Epoch>,
+    /// The order to erase everything that it has carried out, while its assignment says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<ErasureId>,
 }
 
 /// How one camera is.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api::{
-        CameraEdit, CameraView, DomainView, FailoverView, LicensesView, Problem, Protection, ServerEdit,
-        ServerView,
+        CameraEdit, CameraView, DomainView, FailoverView, LicenseHappening, LicensesView, Problem,
+        Protection, ServerEdit, ServerView, StartMode,
     },
     heartbeat::SealedBundle,
 };
@@ -37,6 +37,8 @@ pub enum OrchestratorRequest {
         /// What changes.
         edit: ServerEdit,
     },
+    /// Erases everything on a failover server or an inactive one → `Server`.
+    EraseServer(ServerId),
     /// Removes a server → `Done`.
     RemoveServer(ServerId),
     /// Sets which failover servers may stand in → `Protection`.
@@ -80,6 +82,9 @@ pub enum OrchestratorRequest {
         stand_in: Option<ServerId>,
         /// Who asks.
         by: String,
+        /// Whether it is a planned switch.
+        #[serde(default)]
+        mode: StartMode,
     },
     /// Ends a recording server's failover → `Failover`.
     StopFailover {
@@ -92,6 +97,17 @@ pub enum OrchestratorRequest {
     StopRestoration {
         /// Which failover.
         failover: FailoverId,
+        /// Who asks.
+        by: String,
+    },
+    /// Answers the offers of a failover to keep what was changed in a device meanwhile → `Failover`.
+    AnswerOffers {
+        /// Which failover.
+        failover: FailoverId,
+        /// For which cameras; all that are open without any.
+        cameras: Vec<CameraId>,
+        /// Keep it, or let it go with the failover.
+        apply: bool,
         /// Who asks.
         by: String,
     },
@@ -136,6 +152,8 @@ pub enum OrchestratorReply {
 pub enum LicenseRequest {
     /// All keys → `Licenses`.
     List,
+    /// What happened to keys, newest first → `History`.
+    History,
     /// Adds a signed key to a server → `Licenses`. The same again is no error.
     Add {
         /// The signed text.
@@ -169,6 +187,8 @@ pub enum LicenseRequest {
 pub enum LicenseReply {
     /// The ledger.
     Licenses(LicensesView),
+    /// What happened to keys.
+    History(Vec<LicenseHappening>),
     /// Keys have another holder, or had already.
     Moved {
         /// For how many devices.

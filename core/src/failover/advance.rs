@@ -59,6 +59,7 @@ impl Failover {
             failover: self.id.clone(),
             server: self.server.clone(),
             why,
+            dropped: self.dropped(),
         }]
     }
 
@@ -127,6 +128,7 @@ impl Failover {
         }
         if self.phase == Phase::Serving && self.overlap && films_anything(stand_in) {
             self.overlap = false;
+            self.released.clear();
         }
         self.say_what_serving_waits_for(index, stand_in, around);
         Vec::new()
@@ -146,10 +148,13 @@ impl Failover {
             self.what_return_waits_for(around)
         } else if self.phase == Phase::Serving {
             String::new()
-        } else if stand_in.reached.is_none() {
-            format!("{server} to take its assignment")
+        } else if let Some(report) = stand_in.reached {
+            match self.missing_at_switch(index, report, around).len() {
+                0 => format!("{server} to connect the cameras"),
+                n => format!("{server} to film {n} camera(s) that {} films", self.server),
+            }
         } else {
-            format!("{server} to connect the cameras")
+            format!("{server} to take its assignment")
         };
         self.wait(waits_for);
     }
@@ -184,7 +189,7 @@ impl Failover {
         }
         let holder = &self.holders[index];
         let expected: Vec<&CameraId> = around
-            .cameras
+            .stand_in_cameras
             .iter()
             .filter(|camera| !holder.disabled.contains(camera))
             .collect();
@@ -193,6 +198,9 @@ impl Failover {
             .iter()
             .all(|camera| status(camera).is_some_and(|status| status.is_settled()))
         {
+            return None;
+        }
+        if !self.missing_at_switch(index, report, around).is_empty() {
             return None;
         }
         let films = |camera: &CameraId| status(camera).is_some_and(|status| status.films());
@@ -218,6 +226,7 @@ impl Failover {
             u64::try_from(taken.as_millis()).unwrap_or(u64::MAX)
         });
         self.overlap = false;
+        self.released.clear();
         self.waits_for.clear();
         self.note(Phase::Serving, what, now);
         Some(event)
@@ -277,10 +286,12 @@ impl Failover {
 
     /// Nobody can stand in, and the recording server could film: better it than nobody.
     fn let_original_film(&mut self, gone: &ServerId, around: &Around<'_>, now: Moment) {
-        if self.overlap || !around.original.heard || around.cause.is_some() {
+        let films_all = self.overlap && self.released.is_empty();
+        if films_all || !around.original.heard || around.cause.is_some() {
             return;
         }
         self.overlap = true;
+        self.released.clear();
         let what = format!(
             "{} films until {gone} or another failover server does",
             self.server

@@ -1,5 +1,7 @@
 //! How a failover begins, and how people end it.
 
+use std::collections::BTreeSet;
+
 use super::{Ending, Failover, Holder, Holding, Mark};
 use crate::{
     contract::{
@@ -35,6 +37,10 @@ pub struct Beginning {
     pub failback: Failback,
     /// Whether the recording server may film on until the failover server does.
     pub overlap: bool,
+    /// Whether it is a planned switch.
+    pub planned: bool,
+    /// Cameras that allow one session: where the recording server films on, it lets go of them.
+    pub one_session: BTreeSet<CameraId>,
 }
 
 impl Failover {
@@ -51,10 +57,13 @@ impl Failover {
             started_by: beginning.by,
             wanted: beginning.wanted,
             settings: beginning.settings,
+            overlay: Default::default(),
             range: beginning.range,
             failback: beginning.failback,
             holders: Vec::new(),
             overlap: beginning.overlap,
+            planned: beginning.planned,
+            released: BTreeSet::new(),
             again: false,
             ending: None,
             source: None,
@@ -81,6 +90,12 @@ impl Failover {
         };
         let what = format!("decided: {}", failover.reason.summary);
         failover.note(Phase::Selecting, what, now);
+        if failover.planned {
+            failover.keep_everything();
+        }
+        if beginning.overlap {
+            failover.release(beginning.one_session, now);
+        }
         failover
     }
 
@@ -201,11 +216,12 @@ impl Failover {
         self.overlap = false;
         self.waits_for.clear();
         self.ended_at = Some(now.wall);
-        self.note(Phase::Aborted, why.clone(), now);
+        self.note(Phase::Aborted, format!("{why}{}", self.words_of_dropped()), now);
         Event::FailoverAborted {
             failover: self.id.clone(),
             server: self.server.clone(),
             why,
+            dropped: self.dropped(),
         }
     }
 
@@ -234,6 +250,9 @@ impl Failover {
 
     /// The policy is set while a failover server is still sought: nothing has been done by the old one yet.
     pub(crate) fn take_policy(&mut self, policy: &Policy) {
+        if self.planned {
+            return;
+        }
         self.range = policy.range;
         self.failback = policy.failback;
     }

@@ -31,8 +31,9 @@ impl Failover {
         if missing.is_empty() {
             return true;
         }
+        // A planned switch loses nothing: it waits until a person says otherwise.
         let since = *self.incomplete_since.0.get_or_insert(now.monotonic);
-        now.monotonic.since(since) >= RETURN_PATIENCE
+        !self.planned && now.monotonic.since(since) >= RETURN_PATIENCE
     }
 
     /// Cameras that the failover server films and the recording server can't, though no session stands in its
@@ -78,6 +79,10 @@ impl Failover {
     pub(super) fn what_return_waits_for(&self, around: &Around<'_>) -> String {
         let server = &self.server;
         match self.missing_at_return(around) {
+            Some(missing) if !missing.is_empty() && self.planned => format!(
+                "{server} to film {} camera(s) that the failover server films",
+                missing.len()
+            ),
             Some(missing) if !missing.is_empty() => format!(
                 "{server} to film {} camera(s) that the failover server films, for {} s at most",
                 missing.len(),
@@ -206,7 +211,11 @@ impl Failover {
             0 => "everything is back; the copies are erased".to_owned(),
             n => format!("everything that can be had is back, {n} segment(s) could not be"),
         };
-        self.note(Phase::Completed, what, now);
+        self.note(
+            Phase::Completed,
+            format!("{what}{}", self.words_of_dropped()),
+            now,
+        );
         vec![Event::FailoverCompleted {
             failover: self.id.clone(),
             server: self.server.clone(),
@@ -215,6 +224,7 @@ impl Failover {
             damaged: self.damaged.clone(),
             damaged_count: self.damaged_count,
             given_up: self.given_up.clone(),
+            dropped: self.dropped(),
         }]
     }
 

@@ -9,6 +9,8 @@ mod advance;
 mod begin;
 mod handing_back;
 mod licenses;
+pub mod overlay;
+pub(crate) mod planned;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,6 +59,9 @@ pub struct Failover {
     pub wanted: Option<ServerId>,
     /// The settings of before the fault, which are restored in the end (G6).
     pub settings: BundleHash,
+    /// What people changed of them meanwhile, for the failover server only (E13).
+    #[serde(default)]
+    pub overlay: overlay::Overlay,
     /// What the failover server does.
     pub range: Range,
     /// What becomes of the recordings.
@@ -65,6 +70,12 @@ pub struct Failover {
     pub holders: Vec<Holder>,
     /// The recording server films until the failover server does: on, or again when that one fails.
     pub overlap: bool,
+    /// It is a planned switch (J8): neither server stops before the other films all that it films.
+    #[serde(default)]
+    pub planned: bool,
+    /// Cameras that the recording server has let go of although it films on, since they allow one session.
+    #[serde(default)]
+    pub released: BTreeSet<CameraId>,
     /// A person started it again while it was being handed back; a failover server is sought.
     pub again: bool,
     /// The failover is to end: who wants it.
@@ -170,6 +181,8 @@ pub struct Around<'a> {
     pub holders: Vec<Side<'a>>,
     /// Enabled cameras of the settings, each to be run by the recording server.
     pub cameras: &'a BTreeSet<CameraId>,
+    /// The same with what people changed meanwhile: each to be run by the failover server.
+    pub stand_in_cameras: &'a BTreeSet<CameraId>,
     /// A reason for a failover of the recording server that holds now.
     pub cause: Option<Cause>,
     /// Whether this failover's reason has cleared.
@@ -263,6 +276,7 @@ impl Failover {
             phase: self.phase,
             reason: self.reason.clone(),
             reason_cleared: self.reason_cleared,
+            planned: self.planned,
             waits_for: self.waits_for.clone(),
             started_at: self.started_at,
             ended_at: self.ended_at,
@@ -277,6 +291,7 @@ impl Failover {
             unread: self.unread(),
             damaged: self.damaged.clone(),
             damaged_count: self.damaged_count,
+            overlay: self.overlay.changes(),
             selection: self.selection.clone(),
             licenses_settled: self.licenses_settled(),
             steps: self.steps.clone(),
@@ -298,6 +313,11 @@ impl Failover {
             phase,
             what: what.into(),
         });
+    }
+
+    /// Writes down what a person did beside its course.
+    pub(crate) fn say(&mut self, what: String, now: Moment) {
+        self.note(self.phase, what, now);
     }
 
     /// Says what it waits for.

@@ -38,6 +38,7 @@ impl Fleet {
         if stands && !in_any_case {
             return;
         }
+        self.stage_overlay_to(server, &role, now);
         let epoch = self.next_epoch();
         let assignment = Assignment {
             server: server.clone(),
@@ -48,6 +49,18 @@ impl Fleet {
         self.assignments.insert(server.clone(), assignment.clone());
         self.save(Record::Assignment(assignment.clone()));
         self.publish(assignment, now);
+    }
+
+    /// What people changed during a failover goes to the server that films by it, before its assignment does.
+    fn stage_overlay_to(&mut self, server: &ServerId, role: &Role, now: Moment) {
+        let settings = role.identity().and_then(|identity| self.overlays.get(identity));
+        let films_by_it = |settings: &&Arc<Settings>| match role {
+            Role::Films(films) => films.settings == settings.hash,
+            Role::Standby | Role::Erases { .. } | Role::HandsBack { .. } => false,
+        };
+        if let Some(settings) = settings.filter(films_by_it).cloned() {
+            self.stage(server, &settings, now);
+        }
     }
 
     /// Epochs are persisted before use: the record comes before whatever bears it, in the same transaction.
@@ -80,7 +93,11 @@ impl Fleet {
     fn wanted_part(&self, server: &ServerId) -> Option<(Role, BTreeSet<FailoverId>)> {
         let member = self.members.get(server)?;
         let role = match member.server.mode {
-            Mode::Host | Mode::Inactive => return None,
+            Mode::Host => return None,
+            Mode::Failover | Mode::Inactive if self.erasing.contains_key(server) => Role::Erases {
+                erasure: self.erasing[server].clone(),
+            },
+            Mode::Inactive => Role::Standby,
             _ if !member.server.enabled => Role::Standby,
             Mode::Recording => self.role_of_original(server)?,
             Mode::Failover => self.role_of_stand_in(server),
@@ -101,7 +118,7 @@ impl Fleet {
             identity: server.clone(),
             settings,
             range: Range::Full,
-            disabled: BTreeSet::new(),
+            disabled: failover.map(Failover::left_by_original).unwrap_or_default(),
             failover: None,
             restore: failover.and_then(|failover| self.restore_from(failover)),
         }))
@@ -124,7 +141,10 @@ impl Fleet {
         match held {
             Some((failover, Holding::Films)) => Role::Films(Films {
                 identity: failover.server.clone(),
-                settings: failover.settings.clone(),
+                settings: match self.overlays.get(&failover.server) {
+                    Some(settings) => settings.hash.clone(),
+                    None => failover.settings.clone(),
+                },
                 range: failover.range,
                 disabled: failover
                     .stand_in()
@@ -172,7 +192,7 @@ impl Fleet {
             .assignments
             .get(&report.server)
             .map_or(self.epoch, |own| own.epoch);
-        let above = report.epoch.filter(|epoch| *epoch > own);
+        let above = report.epoch.max(report.outlived).filter(|epoch| *epoch > own);
         let conflict = report.conflict.filter(|epoch| {
             self.assignments
                 .get(&report.server)
@@ -215,18 +235,24 @@ impl Fleet {
         }
     }
 
-    /// Whether a server says that it has its assignment and runs other settings: it waits for them, or it was given
-    /// the same epoch by a host of before, and says so when it hears this one's.
+    /// Whether a server says that it has its assignment and runs other settings, or has what it is to erase: it is on
+    /// its way, or it was given the same epoch by a host of before, and says so when it hears this one's.
     fn runs_otherwise(&self, assignment: &Assignment) -> bool {
         let report = self
             .members
             .get(&assignment.server)
             .and_then(|member| member.report.as_ref());
         let runs = report.and_then(|report| report.settings.as_ref());
-        match &assignment.role {
+        // What it is to erase it still has: it is at it, or knows nothing of it.
+        let has = |failover: &FailoverId| {
+            report.is_some_and(|report| report.closed.contains(failover) || report.open.contains(failover))
+        };
+        let otherwise = match &assignment.role {
             Role::Films(films) => runs.is_some_and(|runs| *runs != films.settings),
+            Role::Erases { .. } => report.is_some_and(|report| report.erased.is_none()),
             Role::Standby | Role::HandsBack { .. } => runs.is_some(),
-        }
+        };
+        otherwise || assignment.erase.iter().any(has)
     }
 
     /// Computes the settings of recording servers anew, after a change of their name or cameras.
@@ -251,18 +277,10 @@ impl Fleet {
                 name: member.server.name.clone(),
                 cameras: cameras.remove(server).unwrap_or_default(),
             };
-            let settings = Settings {
-                hash: bundle.hash(),
-                enabled: bundle
-                    .cameras
-                    .iter()
-                    .filter(|camera| camera.enabled)
-                    .map(|camera| camera.id.clone())
-                    .collect(),
-                bundle,
-            };
-            self.settings.insert(server.clone(), Arc::new(settings));
+            self.settings
+                .insert(server.clone(), Arc::new(Settings::of(bundle)));
         }
+        servers.iter().for_each(|server| self.renew_overlay_of(server));
     }
 
     /// Sends a recording server's settings to itself and to its paired failover servers.
@@ -300,12 +318,20 @@ impl Fleet {
         if let Some(member) = self.members.get_mut(server) {
             member.staged.retain(|hash, _| !report.bundles.contains(hash));
         }
+        let serves = self
+            .holding_of(server)
+            .filter(|(_, holding)| *holding == Holding::Films);
+        let overlaid = serves
+            .and_then(|(failover, _)| self.overlays.get(&failover.server))
+            .into_iter();
         let lacking: Vec<Arc<Settings>> = self
             .settings
             .iter()
             .filter(|(_, settings)| !report.bundles.contains(&settings.hash))
             .filter(|(identity, _)| *identity == server || self.is_paired(identity, server))
-            .map(|(_, settings)| settings.clone())
+            .map(|(_, settings)| settings)
+            .chain(overlaid.filter(|settings| !report.bundles.contains(&settings.hash)))
+            .cloned()
             .collect();
         for settings in lacking {
             self.stage(server, &settings, now);

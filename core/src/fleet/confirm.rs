@@ -76,18 +76,25 @@ impl Fleet {
     }
 
     fn interrupt(&mut self, id: &FailoverId, now: Moment) -> Result<(), Problem> {
-        let Some(mut failover) = self.failovers.get(id).cloned() else {
+        let Some(failover) = self.failovers.get(id).cloned() else {
             return Ok(());
         };
         let situation = (&failover.id, failover.phase, &failover.holders);
         self.confirmed(&situation, self.what_interrupting_loses(&failover, now))?;
-        let event = failover.interrupt(now);
-        self.keep(failover);
-        self.tell(id, vec![event], now);
+        self.interrupt_confirmed(id, now);
         Ok(())
     }
 
-    fn what_interrupting_loses(&self, failover: &Failover, now: Moment) -> String {
+    /// Interrupts a failover, as a person has confirmed with the rest of what was asked for.
+    pub(super) fn interrupt_confirmed(&mut self, id: &FailoverId, now: Moment) {
+        if let Some(mut failover) = self.failovers.get(id).cloned() {
+            let event = failover.interrupt(now);
+            self.keep(failover);
+            self.tell(id, vec![event], now);
+        }
+    }
+
+    pub(super) fn what_interrupting_loses(&self, failover: &Failover, now: Moment) -> String {
         let server = &failover.server;
         let mut words = format!(
             "{server} is failed over (failover {}): it would be interrupted",

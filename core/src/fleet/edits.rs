@@ -1,18 +1,18 @@
 //! Changes to servers, pairings, policies and cameras: checked first, then kept and sent where they belong.
 //!
-//! While a recording server is failed over its cameras stay as they are: in the end they are restored. What
-//! would interrupt the failover has to be confirmed ([`super::confirm`]).
+//! While a failover server stands in, changes of the recording server's settings hold for that server and until the
+//! failover's end ([`super::overlay`]). What would interrupt the failover has to be confirmed ([`super::confirm`]).
 
 use std::collections::BTreeSet;
 
-use super::{Effect, Fleet, Member, Record, RecordKey};
+use super::{Effect, Fleet, Member, Record, RecordKey, overlay::in_device};
 use crate::{
     camera::{Camera, Credentials},
     contract::{
         api::{CameraEdit, Problem},
         rpc::{Answer, OrchestratorReply as Reply},
     },
-    failover::Holding,
+    failover::{Holding, overlay::Overlay},
     ids::{CameraId, ServerId},
     policy::{Pairing, Policy},
     server::{Mode, Server},
@@ -54,7 +54,7 @@ impl Fleet {
         }
     }
 
-    fn stage_for_those_paired_with_all(&mut self, now: Moment) {
+    pub(super) fn stage_for_those_paired_with_all(&mut self, now: Moment) {
         let everybody: Vec<ServerId> = self
             .protections
             .iter()
@@ -85,16 +85,19 @@ impl Fleet {
             "last_used",
             "heard",
             "dismissed",
+            "erasing",
         ] {
             self.delete(kind, id.as_str());
         }
         self.members.remove(id);
         self.stand_ins.remove(id);
         self.settings.remove(id);
+        self.overlays.remove(id);
         self.protections.remove(id);
         self.assignments.remove(id);
         self.last_used.remove(id);
         self.dismissed.remove(id);
+        self.erasing.remove(id);
         self.unpair(id);
         Ok(Reply::Done)
     }
@@ -114,7 +117,7 @@ impl Fleet {
         }
     }
 
-    fn unpair(&mut self, id: &ServerId) {
+    pub(super) fn unpair(&mut self, id: &ServerId) {
         let mut changed = Vec::new();
         for (server, protection) in &mut self.protections {
             if let Pairing::Servers(servers) = &mut protection.pairing
@@ -128,7 +131,7 @@ impl Fleet {
         }
     }
 
-    fn delete(&mut self, kind: &str, id: &str) {
+    pub(super) fn delete(&mut self, kind: &str, id: &str) {
         self.out.push(Effect::Delete(RecordKey::new(kind, id)));
     }
 
@@ -185,7 +188,7 @@ impl Fleet {
             }
             self.check_camera(camera)?;
             check_password(&camera.id, camera.credentials.as_ref())?;
-            if self.cameras.get(&camera.id).is_some_and(|known| known != camera) {
+            if self.is_taken(camera) {
                 return Err(Problem::conflict(format!(
                     "there is a camera {} already, with other settings: edit it, or choose another id",
                     camera.id
@@ -195,25 +198,31 @@ impl Fleet {
         let ids: Vec<CameraId> = cameras.iter().map(|camera| camera.id.clone()).collect();
         let new: Vec<Camera> = cameras
             .into_iter()
-            .filter(|camera| !self.cameras.contains_key(&camera.id))
+            .filter(|camera| self.camera_now(&camera.id).is_none())
             .collect();
-        let servers: BTreeSet<ServerId> = new.iter().map(|camera| camera.server.clone()).collect();
-        for server in &servers {
-            self.refuse_during_failover(server)?;
-        }
+        let mut changed = BTreeSet::new();
         for camera in new {
-            self.save(Record::Camera(camera.clone()));
-            self.cameras.insert(camera.id.clone(), camera);
+            let server = camera.server.clone();
+            let added = camera.clone();
+            if !self.in_overlay(&server, |overlay| overlay.add(added)) {
+                self.supersede_in_overlay(&server, &camera.id, None);
+                self.save(Record::Camera(camera.clone()));
+                self.cameras.insert(camera.id.clone(), camera);
+                changed.insert(server);
+            }
         }
-        self.settings_changed(servers, now);
+        self.settings_changed(changed, now);
         Ok(Reply::Cameras(
             ids.iter().filter_map(|id| self.camera_view(id)).collect(),
         ))
     }
 
     pub(super) fn edit_camera(&mut self, id: &CameraId, edit: CameraEdit, now: Moment) -> Answer<Reply> {
-        let known = self.cameras.get(id);
-        let mut camera = known.cloned().ok_or_else(|| Problem::not_found("camera", id))?;
+        let known = self
+            .camera_now(id)
+            .ok_or_else(|| Problem::not_found("camera", id))?;
+        let edit_as_asked = edit.clone();
+        let mut camera = known.clone();
         camera.name = edit.name.unwrap_or(camera.name);
         camera.url = edit.url.unwrap_or(camera.url);
         camera.credentials = edit_credentials(id, camera.credentials, edit.credentials)?;
@@ -222,25 +231,33 @@ impl Fleet {
         camera.priority = edit.priority.unwrap_or(camera.priority);
         camera.enabled = edit.enabled.unwrap_or(camera.enabled);
         self.check_camera(&camera)?;
-        if self.cameras.get(id) != Some(&camera) {
-            self.refuse_during_failover(&camera.server)?;
-            self.save(Record::Camera(camera.clone()));
+        let in_device = in_device(&known, &camera, &edit_as_asked)?;
+        if known != camera {
             let server = camera.server.clone();
-            self.cameras.insert(id.clone(), camera);
-            self.settings_changed([server].into(), now);
+            let own = self.cameras.get(id).cloned();
+            let edited = camera.clone();
+            let change = |overlay: &mut Overlay| overlay.edit(own.as_ref(), edited, &in_device);
+            if !self.in_overlay(&server, change) {
+                self.supersede_in_overlay(&server, id, Some(&known.differing_fields(&camera)));
+                self.save(Record::Camera(camera.clone()));
+                self.cameras.insert(id.clone(), camera);
+                self.settings_changed([server].into(), now);
+            }
         }
         Ok(Reply::Cameras(self.camera_view(id).into_iter().collect()))
     }
 
     pub(super) fn remove_camera(&mut self, id: &CameraId, now: Moment) -> Answer<Reply> {
-        let server = match self.cameras.get(id) {
-            Some(camera) => camera.server.clone(),
+        let server = match self.camera_now(id) {
+            Some(camera) => camera.server,
             None => return Err(Problem::not_found("camera", id)),
         };
-        self.refuse_during_failover(&server)?;
-        self.cameras.remove(id);
-        self.delete("camera", id.as_str());
-        self.settings_changed([server].into(), now);
+        let own = self.cameras.contains_key(id);
+        if !self.in_overlay(&server, |overlay| overlay.remove(id, own)) {
+            self.cameras.remove(id);
+            self.delete("camera", id.as_str());
+            self.settings_changed([server].into(), now);
+        }
         Ok(Reply::Done)
     }
 
@@ -248,20 +265,10 @@ impl Fleet {
         let servers: Vec<ServerId> = servers.into_iter().collect();
         self.renew_settings_of(&servers);
         for server in &servers {
+            self.restore_to_new_settings(server);
             self.stage_settings_of(server, now);
         }
         self.touched.extend(servers);
-    }
-
-    /// Settings that a failover restores in the end (G6) can't be changed while it lasts.
-    pub(super) fn refuse_during_failover(&self, server: &ServerId) -> Result<(), Problem> {
-        match self.failover_of(server) {
-            Some(failover) => Err(Problem::conflict(format!(
-                "{server} is failed over (failover {}): stop the failover, let it end, and try again",
-                failover.id
-            ))),
-            None => Ok(()),
-        }
     }
 
     fn check_camera(&self, camera: &Camera) -> Result<(), Problem> {

@@ -60,6 +60,7 @@ impl Fleet {
         // A recording server may be removed while its failover server still erases.
         let nothing = BTreeSet::new();
         let settings = self.settings.get(&failover.server);
+        let overlaid = self.settings_for_stand_in(&failover.server);
         let protection = self
             .protections
             .get(&failover.server)
@@ -86,6 +87,7 @@ impl Fleet {
                 .map(|(holder, lost)| self.side(&holder.server, lost.as_deref(), now))
                 .collect(),
             cameras: settings.map_or(&nothing, |settings| &settings.enabled),
+            stand_in_cameras: overlaid.map_or(&nothing, |settings| &settings.enabled),
             cause: self.cause_of(&failover.server, now),
             cleared: original.is_some_and(|original| {
                 let trigger = &original.trigger;
@@ -136,7 +138,9 @@ impl Fleet {
         }
         failover.mark_busy(&mut self.busy);
         self.save(Record::Failover(Box::new(failover.clone())));
+        let server = failover.server.clone();
         self.failovers.insert(failover.id.clone(), failover);
+        self.renew_overlay_of(&server);
     }
 
     pub(super) fn tell(&mut self, id: &FailoverId, events: Vec<Event>, now: Moment) {
@@ -167,8 +171,7 @@ impl Fleet {
             return Selection::default();
         };
         let cameras = self
-            .settings
-            .get(server)
+            .settings_for_stand_in(server)
             .map_or(0, |settings| settings.enabled.len());
         selection::select(
             u32::try_from(cameras).unwrap_or(u32::MAX),
@@ -205,6 +208,9 @@ impl Fleet {
         if member.server.mode != Mode::Failover {
             return Some("is no failover server".to_owned());
         }
+        if self.erasing.contains_key(server) {
+            return Some("has still to erase its data".to_owned());
+        }
         // It may serve the same failover again, unless its copies are just being erased.
         let busy = self.holding_of(server).filter(|(busy_with, holding)| {
             failover.is_none_or(|own| own.id != busy_with.id) || *holding == Holding::Erases
@@ -228,8 +234,8 @@ impl Fleet {
         })
     }
 
-    fn surplus_on(&self, identity: &ServerId, stand_in: &ServerId) -> Vec<CameraId> {
-        match self.settings.get(identity) {
+    pub(super) fn surplus_on(&self, identity: &ServerId, stand_in: &ServerId) -> Vec<CameraId> {
+        match self.settings_for_stand_in(identity) {
             Some(settings) => selection::surplus(&settings.bundle.cameras, self.room_on(stand_in)),
             None => Vec::new(),
         }

@@ -11,6 +11,8 @@ mod confirm;
 mod edits;
 mod events;
 mod failovers;
+mod modes;
+mod overlay;
 mod records;
 mod requests;
 mod servers;
@@ -33,7 +35,7 @@ use crate::{
         rpc::LicenseRequest,
     },
     failover::Failover,
-    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
+    ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
     server::{Mode, Server},
     settings::{Bundle, BundleHash},
     time::{Moment, Monotonic},
@@ -116,9 +118,13 @@ pub struct Fleet {
     busy: BTreeMap<ServerId, FailoverId>,
     last_used: BTreeMap<ServerId, Epoch>,
     dismissed: BTreeMap<ServerId, ReasonKind>,
+    /// Servers that are to erase everything they have, and have not said yet that they did.
+    erasing: BTreeMap<ServerId, ErasureId>,
     epoch: Epoch,
     /// The settings of each recording server as they are now.
     settings: BTreeMap<ServerId, Arc<Settings>>,
+    /// The same with what people changed during the failover that goes on, for those where they did.
+    overlays: BTreeMap<ServerId, Arc<Settings>>,
     /// The failover servers.
     stand_ins: BTreeSet<ServerId>,
     /// Servers whose part may have changed.
@@ -152,6 +158,17 @@ struct Settings {
     hash: BundleHash,
     bundle: Bundle,
     enabled: BTreeSet<CameraId>,
+}
+
+impl Settings {
+    fn of(bundle: Bundle) -> Self {
+        let enabled = bundle.cameras.iter().filter(|camera| camera.enabled);
+        Self {
+            hash: bundle.hash(),
+            enabled: enabled.map(|camera| camera.id.clone()).collect(),
+            bundle,
+        }
+    }
 }
 
 impl Member {
@@ -200,6 +217,9 @@ impl Fleet {
                 Record::Heard(server) => {
                     heard.insert(server);
                 }
+                Record::Erasing(server, erasure) => {
+                    fleet.erasing.insert(server, erasure);
+                }
                 Record::Dismissed(server, kind) => {
                     fleet.dismissed.insert(server, kind);
                 }
@@ -219,6 +239,7 @@ impl Fleet {
         }
         let all: Vec<ServerId> = fleet.members.keys().cloned().collect();
         fleet.renew_settings_of(&all);
+        all.iter().for_each(|server| fleet.renew_overlay_of(server));
         fleet
     }
 
@@ -246,6 +267,7 @@ impl Fleet {
     pub fn bundle(&self, hash: &BundleHash) -> Option<Bundle> {
         self.settings
             .values()
+            .chain(self.overlays.values())
             .find(|settings| settings.hash == *hash)
             .map(|settings| settings.bundle.clone())
     }
@@ -255,7 +277,7 @@ impl Fleet {
         self.members.values().map(|member| &member.server)
     }
 
-    /// A camera.
+    /// A camera, as it is outside of a failover.
     #[must_use]
     pub fn camera(&self, camera: &CameraId) -> Option<&Camera> {
         self.cameras.get(camera)

@@ -7,7 +7,7 @@ use crate::{
     camera::Camera,
     contract::api::{Protection, ReasonKind},
     failover::Failover,
-    ids::ServerId,
+    ids::{ErasureId, ServerId},
     server::Server,
 };
 
@@ -31,6 +31,8 @@ pub enum Record {
     LastUsed(ServerId, Epoch),
     /// A server was heard at least once since its enrolment.
     Heard(ServerId),
+    /// A server is to erase everything it has, by this order.
+    Erasing(ServerId, ErasureId),
     /// A person ended a failover while its reason held: it is no reason any more until it has cleared.
     Dismissed(ServerId, ReasonKind),
 }
@@ -66,6 +68,7 @@ impl Record {
             Self::Failover(failover) => ("failover", failover.id.as_str()),
             Self::LastUsed(server, _) => ("last_used", server.as_str()),
             Self::Heard(server) => ("heard", server.as_str()),
+            Self::Erasing(server, _) => ("erasing", server.as_str()),
             Self::Dismissed(server, _) => ("dismissed", server.as_str()),
         };
         RecordKey::new(kind, id)

@@ -1,12 +1,13 @@
 //! What people and programs ask of the orchestrator.
 
-use super::{Effect, Fleet, confirm::Asking};
+use super::{Effect, Fleet, Member, confirm::Asking, triggers::ByHand};
 use crate::{
     contract::{
-        api::Problem,
+        api::{OfferState, Problem, StartMode},
         rpc::{Answer, OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
-    ids::{FailoverId, ServerId},
+    failover::planned,
+    ids::{CameraId, FailoverId, ServerId},
     server::Mode,
     time::Moment,
 };
@@ -40,18 +41,42 @@ impl Fleet {
             | Request::GetProtection(_)
             | Request::GetFailover(_) => return (self.show(&request, now), Vec::new()),
             Request::AddServer(server) => self.add_server(server, now),
-            Request::EditServer { server, edit } => self.edit_server(&server, edit, now),
+            Request::EditServer { server, edit } => self.edit_server(&server, edit, &fresh, now),
+            Request::EraseServer(server) => self.erase_server(&server, &fresh, now),
             Request::RemoveServer(server) => self.remove_server(&server, now),
             Request::SetPairing { server, pairing } => self.set_pairing(&server, pairing, now),
             Request::SetPolicy { server, policy } => self.set_policy(&server, policy, now),
             Request::AddCameras(cameras) => self.add_cameras(cameras, now),
             Request::EditCamera { camera, edit } => self.edit_camera(&camera, edit, now),
             Request::RemoveCamera(camera) => self.remove_camera(&camera, now),
-            Request::StartFailover { server, stand_in, by } => {
-                self.start_failover(&server, stand_in, &by, fresh, now)
+            Request::StartFailover {
+                server,
+                stand_in,
+                by,
+                mode,
+            } => {
+                let by_hand = ByHand {
+                    by: Some(by),
+                    wanted: stand_in,
+                    mode,
+                };
+                self.start_failover(&server, by_hand, fresh, now)
             }
             Request::StopFailover { server, by } => self.stop_failover(&server, &by, now),
             Request::StopRestoration { failover, by } => self.stop_restoration(&failover, &by, now),
+            Request::AnswerOffers {
+                failover,
+                cameras,
+                apply,
+                by,
+            } => {
+                let answer = if apply {
+                    OfferState::Applied
+                } else {
+                    OfferState::Dropped
+                };
+                self.answer_offers(&failover, &cameras, answer, &by, now)
+            }
             Request::Confirmed { .. } => Err(Problem::invalid("a request is confirmed once")),
             Request::GetBundle(hash) => Err(Problem::not_found("bundle", hash)),
         };
@@ -97,8 +122,7 @@ impl Fleet {
     fn start_failover(
         &mut self,
         server: &ServerId,
-        stand_in: Option<ServerId>,
-        by: &str,
+        by_hand: ByHand,
         fresh: FailoverId,
         now: Moment,
     ) -> Answer<Reply> {
@@ -111,9 +135,16 @@ impl Fleet {
                 "{server} is paired with no failover server: pair it first"
             )));
         }
-        let cause = Self::asked_for(by, now);
+        let by = by_hand.by.clone().unwrap_or_default();
+        let cause = Self::asked_for(&by, now);
         if let Some(mut failover) = self.failover_of(server).cloned() {
-            if let Some(wanted) = stand_in
+            if by_hand.mode == StartMode::Planned {
+                return Err(planned::refuse(format!(
+                    "failover {} of {server} is not over yet",
+                    failover.id
+                )));
+            }
+            if let Some(wanted) = by_hand.wanted
                 && failover.last_stand_in() != Some(&wanted)
             {
                 return Err(Problem::conflict(format!(
@@ -121,15 +152,18 @@ impl Fleet {
                     failover.id
                 )));
             }
-            failover.start_again(cause, by, now)?;
+            failover.start_again(cause, &by, now)?;
             let id = failover.id.clone();
             self.keep(failover);
             return Ok(Reply::Failover(Box::new(self.failovers[&id].view())));
         }
-        if let Some(wanted) = &stand_in {
+        if let Some(wanted) = &by_hand.wanted {
             self.check_chosen(server, wanted, now)?;
         }
-        self.begin(server, cause, Some(by.to_owned()), stand_in, fresh.clone(), now);
+        if by_hand.mode == StartMode::Planned {
+            self.check_planned(server, by_hand.wanted.as_ref(), now)?;
+        }
+        self.begin(server, cause, by_hand, fresh.clone(), now);
         let begun = self.failovers.get(&fresh);
         let begun = begun.ok_or_else(|| Problem::unavailable("the failover could not begin"))?;
         Ok(Reply::Failover(Box::new(begun.view())))
@@ -153,12 +187,55 @@ impl Fleet {
         }
     }
 
+    /// A planned switch begins only if it can keep its promise; a person may confirm that some cameras are left out.
+    fn check_planned(
+        &self,
+        server: &ServerId,
+        wanted: Option<&ServerId>,
+        now: Moment,
+    ) -> Result<(), Problem> {
+        let heard = |member: &Member| member.trigger.is_heard(now.monotonic);
+        if !self.members.get(server).is_some_and(heard) || self.cause_of(server, now).is_some() {
+            let why = format!("{server} is not well, so that it may not film until it is relieved");
+            return Err(planned::refuse(why));
+        }
+        let mut candidates = self.candidates(server, None, now);
+        candidates.retain(|each| wanted.is_none_or(|wanted| each.server == *wanted));
+        let selection = self.select_among(server, &candidates);
+        let Some(chosen) = &selection.chosen else {
+            return Err(planned::refuse(format!(
+                "it would wait for {}",
+                selection.waits_for()
+            )));
+        };
+        let surplus = self.surplus_on(server, chosen);
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = surplus.iter().map(CameraId::as_str).collect();
+        let lose = format!(
+            "{chosen} has no room for {} camera(s), which nobody would film: {}",
+            surplus.len(),
+            names.join(", ")
+        );
+        self.confirmed(&(chosen, &surplus), lose)
+    }
+
     fn stop_failover(&mut self, server: &ServerId, by: &str, now: Moment) -> Answer<Reply> {
         self.recording_server(server)?;
         let Some(mut failover) = self.failover_of(server).cloned() else {
             return Err(Problem::conflict(format!("{server} is not failed over")));
         };
         failover.stop(by, now);
+        if failover.return_is_stuck(now) {
+            let lose = format!(
+                "{server} has not filmed everything yet that the failover server films: the planned switch waits for {}. \
+                 Ended now, that is no longer filmed",
+                failover.waits_for
+            );
+            self.confirmed(&(&failover.id, &failover.waits_for), lose)?;
+            failover.insist(by, now);
+        }
         let id = failover.id.clone();
         if self.failovers.get(&id) != Some(&failover) {
             self.dismiss(server, now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Fleet, Record, RecordKey};
 use crate::{
     contract::{
-        api::{FailoverReason, Phase, ReasonKind},
+        api::{FailoverReason, Phase, ReasonKind, StartMode},
         heartbeat::{Observation, ServerReport},
     },
     failover::{Beginning, Failover},
@@ -19,6 +19,14 @@ use crate::{
 const INCARNATIONS: usize = 8;
 /// How often it is looked at who is protected.
 const CHECK_PROTECTION: Duration = Duration::from_secs(1);
+
+/// What a person who starts a failover says.
+#[derive(Default)]
+pub(super) struct ByHand {
+    pub(super) by: Option<String>,
+    pub(super) wanted: Option<ServerId>,
+    pub(super) mode: StartMode,
+}
 
 impl Fleet {
     pub(super) fn tick(&mut self, fresh: &FailoverId, now: Moment) {
@@ -67,7 +75,7 @@ impl Fleet {
         if self.failover_of(server).is_some() || self.paired_with(server).is_empty() {
             return false;
         }
-        self.begin(server, cause, None, None, fresh.clone(), now);
+        self.begin(server, cause, ByHand::default(), fresh.clone(), now);
         true
     }
 
@@ -109,8 +117,7 @@ impl Fleet {
         &mut self,
         server: &ServerId,
         cause: Cause,
-        by: Option<String>,
-        wanted: Option<ServerId>,
+        by_hand: ByHand,
         id: FailoverId,
         now: Moment,
     ) {
@@ -126,18 +133,22 @@ impl Fleet {
             .bundle
             .cameras
             .iter()
-            .any(|camera| camera.enabled && camera.max_sessions == Some(1));
+            .filter(|camera| camera.enabled && camera.max_sessions == Some(1))
+            .map(|camera| camera.id.clone())
+            .collect();
         let may_film_on = matches!(cause.reason.kind, ReasonKind::Manual | ReasonKind::Storage);
         let beginning = Beginning {
             id,
             server: server.clone(),
             cause,
-            by,
-            wanted,
+            by: by_hand.by,
+            wanted: by_hand.wanted,
             settings: settings.hash.clone(),
             range: policy.range,
             failback: policy.failback,
-            overlap: may_film_on && !one_session,
+            overlap: may_film_on,
+            planned: by_hand.mode == StartMode::Planned,
+            one_session,
         };
         let failover = Failover::begin(beginning, now);
         self.keep(failover);
@@ -150,6 +161,7 @@ impl Fleet {
         self.check_epoch(&report, now);
         self.stage_what_lacks(&report, now);
         self.note_report(&report, now);
+        self.note_erased(&report);
         let server = report.server.clone();
         let reached = report.epoch;
         if let Some(member) = self.members.get_mut(&server) {

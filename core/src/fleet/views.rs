@@ -29,7 +29,8 @@ impl Fleet {
 
     pub(super) fn server_view(&self, id: &ServerId, now: Moment) -> Option<ServerView> {
         let member = self.members.get(id)?;
-        let server = member.server.clone();
+        let mut server = member.server.clone();
+        server.name = self.name_now(id)?;
         let report = member.report.as_ref();
         let runs = report.map_or(0, |report| {
             count(report.cameras.values().filter(|each| runs(each)))
@@ -48,10 +49,7 @@ impl Fleet {
             filming: report.map_or(0, |report| {
                 count(report.cameras.values().filter(|each| each.films()))
             }),
-            bears_name: identity
-                .as_ref()
-                .and_then(|identity| self.members.get(identity))
-                .map(|borne| borne.server.name.clone()),
+            bears_name: identity.as_ref().and_then(|identity| self.name_now(identity)),
             identity,
             assigned: self.assignments.get(id).map(|assignment| assignment.epoch),
             reached: report.and_then(|report| report.epoch),
@@ -103,6 +101,7 @@ impl Fleet {
         match (member.server.mode, self.holding_of(id)) {
             (Mode::Failover, Some((_, Holding::Films))) => ServerState::Serving,
             (Mode::Failover, Some(_)) => ServerState::Restoring,
+            (Mode::Failover | Mode::Inactive, None) if self.erasing.contains_key(id) => ServerState::Changing,
             (Mode::Failover, None) if reached.is_some() => ServerState::Standby,
             (Mode::Recording, _) if settled => ServerState::Normal,
             (Mode::Failover | Mode::Recording, _) => ServerState::Changing,
@@ -135,6 +134,9 @@ impl Fleet {
                 "it says that it can run {said} cameras, not {}: the lower number counts",
                 server.max_cameras
             ));
+        }
+        if self.erasing.contains_key(&server.id) {
+            warnings.push("it has still to erase its data, and does so as soon as it is heard".to_owned());
         }
         if server.mode == Mode::Recording {
             self.warn_of_pairing(member, cameras, &mut warnings);
@@ -179,21 +181,20 @@ impl Fleet {
     }
 
     pub(super) fn camera_views(&self) -> Vec<CameraView> {
-        self.cameras
-            .keys()
-            .filter_map(|id| self.camera_view(id))
-            .collect()
+        let cameras = self.cameras_now();
+        cameras.iter().filter_map(|id| self.camera_view(id)).collect()
     }
 
     pub(super) fn camera_view(&self, id: &CameraId) -> Option<CameraView> {
-        let camera = self.cameras.get(id)?;
-        let filmed_by = self.filmed_by(camera);
+        let camera = self.camera_now(id)?;
+        let filmed_by = self.filmed_by(&camera);
         let status = filmed_by
             .as_ref()
             .and_then(|server| self.members.get(server)?.report.as_ref()?.cameras.get(id))
             .cloned();
         Some(CameraView {
-            camera: without_password(camera),
+            temporary: self.is_temporary(&camera),
+            camera: without_password(&camera),
             filmed_by,
             status,
         })

@@ -4,7 +4,9 @@
 //! often either is asked for; giving back before the move makes the move never happen. Nothing here verifies
 //! signatures or waits for anything.
 
+pub mod history;
 pub mod key;
+pub mod shortage;
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use understudy_core::{
     assignment::{Epoch, Role},
     contract::{
-        api::{Phase, ReasonKind, ServerState},
+        api::{Phase, ReasonKind, ServerState, StartMode},
         event::Event,
         heartbeat::{CameraFault, CameraStatus, PackageState, StorageState},
         rpc::{LicenseRequest, OrchestratorReply as Reply, OrchestratorRequest as Request},
@@ -625,6 +625,7 @@ fn a_takeover_can_be_stopped_before_it_serves() {
         server: server_id("recorder-1"),
         stand_in: None,
         by: "anna".to_owned(),
+        mode: StartMode::Manual,
     });
     assert!(matches!(rig.role("recorder-1"), Role::Films(_)), "no gap by hand");
     rig.ok(Request::StopFailover {
@@ -732,6 +733,7 @@ fn a_chosen_stand_in_that_dies_is_replaced_by_any_other() {
         server: server_id("recorder-1"),
         stand_in: Some(server_id("failover-2")),
         by: "anna".to_owned(),
+        mode: StartMode::Manual,
     });
     rig.obeys("failover-2");
     rig.silence("failover-2");

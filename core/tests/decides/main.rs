@@ -3,6 +3,9 @@
 mod authority;
 mod fleet;
 mod licenses;
+mod modes;
+mod overlay;
+mod planned;
 mod presence;
 mod reconcile;
 mod requests;

@@ -11,7 +11,7 @@ use understudy_core::{
     contract::heartbeat::{CameraStatus, ServerReport},
     ids::{DomainId, FailoverId, Incarnation, ServerId},
     policy::Range,
-    reconcile::{Effect, Input, Reconciler},
+    reconcile::{Effect, Input, Persisted, Reconciler},
     settings::Bundle,
     time::{Moment, Monotonic},
 };
@@ -63,6 +63,10 @@ fn films(identity: &str, n: u32) -> Role {
 
 fn started(persisted: Option<Assignment>, held: &[u32]) -> (Reconciler, Vec<Effect>) {
     let held = held.iter().map(|n| failover(*n)).collect();
+    let persisted = Persisted {
+        assignment: persisted,
+        outlived: None,
+    };
     Reconciler::start(me(), persisted, [bundle("recorder-1")], held, at(0))
 }
 
@@ -201,6 +205,26 @@ fn recordings_are_closed_when_it_hands_back_and_erased_only_when_named() {
         BTreeSet::from([failover(7)]),
         "nobody named that one"
     );
+}
+
+#[test]
+fn one_that_lost_its_assignment_takes_none_of_long_ago() {
+    // Given a server whose assignment can't be read any more, and was newer than 7.
+    let persisted = Persisted {
+        assignment: None,
+        outlived: Some(Epoch { term: 0, number: 7 }),
+    };
+    let held = [failover(2)].into();
+    let (mut server, _) = Reconciler::start(me(), persisted, [bundle("recorder-1")], held, at(0));
+    assert_eq!(report(&server).outlived, Some(Epoch { term: 0, number: 7 }));
+    // When it hears something older, then it films for nobody, and says again how it is.
+    let effects = server.step(Input::Heard(assignment(6, films("recorder-1", 1))), at(1));
+    assert_eq!(effects, [Effect::Report]);
+    assert_eq!(server.assignment(), None);
+    // What is newer it takes.
+    server.step(Input::Heard(assignment(8, films("recorder-1", 2))), at(2));
+    assert!(server.filming().is_some());
+    assert_eq!(report(&server).outlived, None);
 }
 
 #[test]

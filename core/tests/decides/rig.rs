@@ -281,6 +281,8 @@ impl Rig {
             bundles: Default::default(),
             max_cameras: None,
             conflict: None,
+            outlived: None,
+            erased: None,
         };
         match &assignment.role {
             Role::Films(films) => {
@@ -296,6 +298,7 @@ impl Rig {
                 }
             }
             Role::HandsBack { failover } => drop(report.closed.insert(failover.clone())),
+            Role::Erases { erasure } => report.erased = Some(erasure.clone()),
             Role::Standby => {}
         }
         report

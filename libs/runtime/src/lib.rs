@@ -12,6 +12,6 @@ mod telemetry;
 pub mod trace;
 
 pub use config::{ConfigError, HostConfig, LogFormat, RuntimeConfig, ServerConfig, load};
-pub use process::{Condition, Process, StartError};
+pub use process::{Condition, Process, StartError, VERSION, VERSION_HEADER};
 pub use secret::Secret;
 pub use trace::TraceContext;

@@ -127,6 +127,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The header in which a process says on `/healthz` of which version it is.
+pub const VERSION_HEADER: &str = "understudy-version";
+/// The version that this was built as; all services of a server come in one executable.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 impl Process {
     /// Starts logging, listens for SIGTERM and SIGINT, and opens the health endpoints.
     ///
@@ -289,7 +294,8 @@ impl Process {
             let registry = weak.upgrade().map(|inner| inner.registry.clone());
             metrics_reply(&registry.unwrap_or_default())
         });
-        let routes = warp::get().and(warp::path!("healthz").map(|| "ok\n").or(readiness).or(metrics));
+        let alive = warp::path!("healthz").map(|| warp::reply::with_header("ok\n", VERSION_HEADER, VERSION));
+        let routes = warp::get().and(alive.or(readiness).or(metrics));
         let closed = self.inner.closed.clone();
         // Owned by `closed`: it ends last, after the tasks that `finish` awaits.
         tokio::spawn(

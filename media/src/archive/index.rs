@@ -466,6 +466,14 @@ impl Index {
             .collect())
     }
 
+    /// Whether anything is filmed, or was and may still be without a row.
+    pub(super) fn films(&self) -> Answer<bool> {
+        self.with(|connection| {
+            let open = filming::table.filter(filming::ended.eq(false));
+            diesel::select(diesel::dsl::exists(open)).get_result(connection)
+        })
+    }
+
     /// Whether something filmed for `failover` may still be without a row.
     pub(super) fn films_for(&self, failover: &FailoverId) -> Answer<bool> {
         self.with(|connection| {

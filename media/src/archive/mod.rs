@@ -6,6 +6,7 @@
 //! [`Archive::import`] only.
 
 mod disk;
+mod everything;
 mod import;
 mod index;
 pub mod mp4;
@@ -29,6 +30,7 @@ use understudy_core::{
 };
 
 pub use self::{
+    everything::Everything,
     index::Filter,
     path::{Kind, Name},
     recovery::Recovered,

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
-use understudy_core::{ids::FailoverId, reconcile::Film};
+use tokio_util::sync::CancellationToken;
+use understudy_core::{
+    ids::{ErasureId, FailoverId},
+    reconcile::Film,
+};
 use understudy_media::film::{self, Studio};
 use understudy_runtime::Process;
 
@@ -22,6 +26,8 @@ pub(crate) enum Order {
     Stop,
     /// Say so when all segments of a failover are closed.
     Close(FailoverId),
+    /// Erase everything, until something is filmed again.
+    EraseAll(ErasureId),
 }
 
 /// Carries out orders; at shutdown it closes all segments. Each order carried out is told to `done`: cameras
@@ -34,13 +40,23 @@ pub(crate) async fn run(
     process: Process,
 ) {
     let shutdown = process.shutdown();
+    let mut erasing = CancellationToken::new();
     loop {
         let order = tokio::select! {
             () = shutdown.cancelled() => break,
             order = orders.recv() => order,
         };
         match order {
-            Some(Order::Film(film)) => studio.film(for_studio(film)).await,
+            Some(Order::Film(film)) => {
+                erasing.cancel();
+                studio.film(for_studio(film)).await;
+            }
+            Some(Order::EraseAll(erasure)) => {
+                erasing.cancel();
+                erasing = CancellationToken::new();
+                tracing::warn!(%erasure, "the host orders to erase everything");
+                keeper.erase_everything(erasure, erasing.clone());
+            }
             Some(Order::Stop) => studio.stop_filming().await,
             Some(Order::Close(failover)) => keeper.close(failover),
             None => break,

@@ -12,7 +12,11 @@ use std::{
 };
 
 use understudy_core::{
-    assignment::Assignment, contract::heartbeat::SealedBundle, ids::ServerId, settings::BundleHash,
+    assignment::{Assignment, Epoch},
+    contract::heartbeat::SealedBundle,
+    ids::{ErasureId, ServerId},
+    reconcile::Persisted,
+    settings::BundleHash,
 };
 
 /// Why the server's folder can't be used.
@@ -69,16 +73,26 @@ impl Disk {
     }
 
     /// The last assignment that was persisted. One that can't be understood, or is another server's, is kept
-    /// aside, and the server begins without: it hears its newest again.
-    pub(crate) fn load_assignment(&self, server: &ServerId) -> Result<Option<Assignment>, DiskError> {
+    /// aside, and the server begins without: it hears its newest again, and takes none that is older than the one
+    /// before.
+    pub(crate) fn load_assignment(&self, server: &ServerId) -> Result<Persisted, DiskError> {
         let path = self.assignment();
+        let without = Persisted {
+            assignment: None,
+            outlived: self.outlived(server),
+        };
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(without),
             Err(source) => return Err(DiskError::Read { path, source }),
         };
         let why = match serde_json::from_slice::<Assignment>(&text) {
-            Ok(assignment) if assignment.server == *server => return Ok(Some(assignment)),
+            Ok(assignment) if assignment.server == *server => {
+                return Ok(Persisted {
+                    assignment: Some(assignment),
+                    outlived: None,
+                });
+            }
             Ok(assignment) => format!("it is for {}, and this server is {server}", assignment.server),
             Err(error) => error.to_string(),
         };
@@ -87,13 +101,54 @@ impl Disk {
             assignment.file = %path.display(), assignment.kept_as = %aside.display(), why,
             "the assignment on disk can't be used; starting without, until the host sends the newest"
         );
-        Ok(None)
+        Ok(without)
     }
 
-    /// Persists an assignment: when this returns, it survives a power cut.
+    /// The epoch of the assignment before the last; it only guards against messages of long ago, so that one that
+    /// can't be read is none.
+    fn outlived(&self, server: &ServerId) -> Option<Epoch> {
+        let text = fs::read(self.assignment_before()).ok()?;
+        let before = serde_json::from_slice::<Assignment>(&text).ok()?;
+        (before.server == *server).then_some(before.epoch)
+    }
+
+    /// Persists an assignment: when this returns, it survives a power cut. The one before is kept beside it.
     pub(crate) fn store_assignment(&self, assignment: &Assignment) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(assignment).map_err(io::Error::other)?;
+        if let Err(error) = self.keep_assignment_before() {
+            tracing::debug!(%error, "the assignment before the newest could not be kept");
+        }
         write_whole(&self.assignment(), &text)
+    }
+
+    /// A second name for what the next one replaces: nothing is written, and the rename that follows is synced.
+    fn keep_assignment_before(&self) -> io::Result<()> {
+        let (now, before) = (self.assignment(), self.assignment_before());
+        if !now.exists() {
+            return Ok(());
+        }
+        match fs::remove_file(&before) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::hard_link(now, before)
+    }
+
+    /// Orders to erase everything that were carried out, newest last.
+    pub(crate) fn load_erased(&self) -> io::Result<Vec<ErasureId>> {
+        match fs::read(self.erased()) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Persists that an order to erase everything was carried out: it never is again.
+    pub(crate) fn store_erased(&self, erasure: &ErasureId) -> io::Result<()> {
+        let mut erased = self.load_erased()?;
+        erased.push(erasure.clone());
+        let text = serde_json::to_vec_pretty(&erased).map_err(io::Error::other)?;
+        write_whole(&self.erased(), &text)
     }
 
     /// All bundles in store as they were received, oldest first; files that can't be understood are kept aside.
@@ -143,6 +198,14 @@ impl Disk {
 
     fn assignment(&self) -> PathBuf {
         self.data.join("assignment.json")
+    }
+
+    fn assignment_before(&self) -> PathBuf {
+        self.data.join("assignment.before.json")
+    }
+
+    fn erased(&self) -> PathBuf {
+        self.data.join("erased.json")
     }
 
     fn bundles(&self) -> PathBuf {
@@ -201,7 +264,7 @@ fn set_aside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use understudy_core::assignment::{Epoch, Role};
+    use understudy_core::assignment::Role;
 
     use super::*;
 
@@ -230,13 +293,31 @@ mod tests {
     fn what_was_stored_is_found_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::open(&folder.path().join("not/there/yet")).expect("made");
-        assert_eq!(disk.load_assignment(&me()).expect("read"), None);
+        assert_eq!(disk.load_assignment(&me()).expect("read").assignment, None);
         disk.store_assignment(&assignment(1)).expect("stored");
         disk.store_assignment(&assignment(2)).expect("stored");
         disk.store_bundle(&sealed(1)).expect("stored");
         let again = Disk::open(&folder.path().join("not/there/yet")).expect("there");
-        assert_eq!(again.load_assignment(&me()).expect("read"), Some(assignment(2)));
+        assert_eq!(
+            again.load_assignment(&me()).expect("read").assignment,
+            Some(assignment(2))
+        );
         assert_eq!(again.load_bundles().expect("read"), [sealed(1)]);
+    }
+
+    #[test]
+    fn b3_an_order_to_erase_everything_is_kept_in_mind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::open(folder.path()).expect("made");
+        let erasure = |n: u32| ErasureId::new(format!("e{n}")).expect("an id");
+        assert!(disk.load_erased().expect("read").is_empty());
+        for n in [1, 2] {
+            disk.store_erased(&erasure(n)).expect("stored");
+        }
+        assert_eq!(disk.load_erased().expect("read"), [erasure(1), erasure(2)]);
+        // What can't be read is no licence to erase again.
+        fs::write(folder.path().join("erased.json"), "[").expect("written");
+        assert!(disk.load_erased().is_err());
     }
 
     #[test]
@@ -245,11 +326,31 @@ mod tests {
         let disk = Disk::open(folder.path()).expect("made");
         for (n, text) in ["{\"server\":", "[]"].into_iter().enumerate() {
             fs::write(folder.path().join("assignment.json"), text).expect("written");
-            assert_eq!(disk.load_assignment(&me()).expect("read"), None);
+            assert_eq!(disk.load_assignment(&me()).expect("read").assignment, None);
             let aside = folder.path().join(format!("assignment.unusable-{}", n + 1));
             assert_eq!(fs::read_to_string(aside).expect("kept"), text);
         }
         assert!(!folder.path().join("assignment.json").exists());
+    }
+
+    #[test]
+    fn one_that_is_lost_leaves_word_of_the_one_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::open(folder.path()).expect("made");
+        for number in [1, 2, 3] {
+            disk.store_assignment(&assignment(number)).expect("stored");
+        }
+        fs::write(folder.path().join("assignment.json"), "{").expect("written");
+        let outlived = Persisted {
+            assignment: None,
+            outlived: Some(assignment(2).epoch),
+        };
+        assert_eq!(disk.load_assignment(&me()).expect("read"), outlived);
+        // It is kept aside now; what is known of the one before stays.
+        assert_eq!(disk.load_assignment(&me()).expect("read"), outlived);
+        disk.store_assignment(&assignment(4)).expect("stored");
+        let newest = disk.load_assignment(&me()).expect("read");
+        assert_eq!(newest.assignment, Some(assignment(4)));
     }
 
     #[test]
@@ -258,7 +359,7 @@ mod tests {
         let disk = Disk::open(folder.path()).expect("made");
         disk.store_assignment(&assignment(1)).expect("stored");
         let other = ServerId::new("recorder-2").expect("an id");
-        assert_eq!(disk.load_assignment(&other).expect("read"), None);
+        assert_eq!(disk.load_assignment(&other).expect("read"), Persisted::default());
     }
 
     #[test]
@@ -268,7 +369,10 @@ mod tests {
         disk.store_assignment(&assignment(1)).expect("stored");
         fs::write(folder.path().join("assignment.json.new"), "{").expect("written");
         fs::write(folder.path().join("bundles/abc.json.new"), "{").expect("written");
-        assert_eq!(disk.load_assignment(&me()).expect("read"), Some(assignment(1)));
+        assert_eq!(
+            disk.load_assignment(&me()).expect("read").assignment,
+            Some(assignment(1))
+        );
         assert!(disk.load_bundles().expect("read").is_empty());
     }
 

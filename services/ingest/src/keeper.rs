@@ -1,15 +1,20 @@
 //! What is done to the archive beside the filming: repair after a crash, retention, erasing. All of it in the
 //! background: none of it may delay a camera.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use prometheus::IntGauge;
 use tokio::sync::{mpsc, watch};
-use understudy_core::{camera::Camera, ids::FailoverId, reconcile::Input};
-use understudy_media::archive::Archive;
+use tokio_util::sync::CancellationToken;
+use understudy_core::{
+    camera::Camera,
+    ids::{ErasureId, FailoverId},
+    reconcile::Input,
+};
+use understudy_media::archive::{Archive, Everything};
 use understudy_runtime::{Process, clock};
 
-use crate::IngestConfig;
+use crate::{IngestConfig, disk::Disk};
 
 /// The pause before something that the archive refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -18,6 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Keeper {
     archive: Archive,
+    disk: Disk,
     process: Process,
     /// Whether what a crash left behind has been repaired and indexed.
     repaired: watch::Receiver<bool>,
@@ -26,11 +32,17 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Begins to repair what a crash left behind.
-    pub(crate) fn start(archive: Archive, results: mpsc::Sender<Input>, process: &Process) -> Self {
+    pub(crate) fn start(
+        archive: Archive,
+        disk: Disk,
+        results: mpsc::Sender<Input>,
+        process: &Process,
+    ) -> Self {
         let (done, repaired) = watch::channel(false);
         process.spawn("repair", repair(archive.clone(), done, process.clone()));
         Self {
             archive,
+            disk,
             process: process.clone(),
             repaired,
             results,
@@ -80,6 +92,75 @@ impl Keeper {
                 }
             }
         });
+    }
+
+    /// Erases everything that the archive has, unless that order was carried out before, however often the disk
+    /// refuses; then says [`Input::ErasedAll`]. What is still being closed is waited for. Once `called_off`, nothing
+    /// that is recorded from then on is touched, nor anything else if the erasing has not begun.
+    pub(crate) fn erase_everything(&self, erasure: ErasureId, called_off: CancellationToken) {
+        let keeper = self.clone();
+        self.process.spawn("erase everything", async move {
+            if !keeper.repaired().await {
+                return;
+            }
+            let shutdown = keeper.process.shutdown();
+            let work = async {
+                let mut all = None;
+                loop {
+                    match keeper
+                        .try_to_erase_everything(&erasure, &mut all, &called_off)
+                        .await
+                    {
+                        Ok(true) => return keeper.say(Input::ErasedAll(erasure.clone())).await,
+                        Ok(false) => {
+                            tracing::info!(%erasure, "recordings are being closed before they are erased")
+                        }
+                        Err(error) => tracing::error!(%erasure, %error, "not everything can be erased yet"),
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = called_off.cancelled() => tracing::info!(%erasure, "erasing everything was called off"),
+                () = work => {}
+            }
+        });
+    }
+
+    /// Whether it is done. `all` is what there was when it began.
+    async fn try_to_erase_everything(
+        &self,
+        erasure: &ErasureId,
+        all: &mut Option<Everything>,
+        called_off: &CancellationToken,
+    ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+        if self.on_disk(|disk| disk.load_erased()).await?.contains(erasure) {
+            return Ok(true);
+        }
+        if all.is_none() {
+            *all = self.archive.everything().await?;
+        }
+        // Asked after the list was made: what is filmed since is not in it.
+        let Some(everything) = all.clone().filter(|_| !called_off.is_cancelled()) else {
+            return Ok(false);
+        };
+        let segments = everything.segments();
+        self.archive.erase_everything(everything).await?;
+        let done = erasure.clone();
+        self.on_disk(move |disk| disk.store_erased(&done)).await?;
+        tracing::warn!(%erasure, segments, "everything is erased, as the host ordered");
+        Ok(true)
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let disk = self.disk.clone();
+        tokio::task::spawn_blocking(move || work(&disk))
+            .await
+            .unwrap_or_else(|ended| Err(io::Error::other(ended)))
     }
 
     /// Ends when everything filmed for `failover` is closed and indexed, or named as beyond repair; false at

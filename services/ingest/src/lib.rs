@@ -113,15 +113,15 @@ pub async fn run(
     let opened = process.condition("archive");
     let metrics = Metrics::register(process.registry(), &server.domain, &server.id)?;
     let (disk, archive) = open(&server).await?;
-    let assignment = disk.load_assignment(&server.id)?;
+    let persisted = disk.load_assignment(&server.id)?;
     let bundles = open_bundles(&disk, &opener).await?;
     opened.ready();
 
     // Connects by itself, and nothing below waits for it: cameras are filmed without a broker too.
     let bus = Bus::start(&broker, &format!("ingest/{}", server.id), &process)?;
     let (sender, results) = mpsc::channel(RESULTS);
-    let keeper = Keeper::start(archive.clone(), sender, &process);
-    let held = held(&archive, &keeper, assignment.as_ref())
+    let keeper = Keeper::start(archive.clone(), disk.clone(), sender, &process);
+    let held = held(&archive, &keeper, persisted.assignment.as_ref())
         .await
         .map_err(|source| IngestError::Archive {
             path: archive.folder().to_owned(),
@@ -155,7 +155,7 @@ pub async fn run(
         metrics,
         assigned,
     };
-    let shell = Shell::start(tools, &config, &server, assignment, bundles, held).await;
+    let shell = Shell::start(tools, &config, &server, persisted, bundles, held).await;
 
     let (fetched, fetches) = mpsc::channel(1);
     process.spawn(

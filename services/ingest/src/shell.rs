@@ -20,7 +20,7 @@ use understudy_core::{
     camera::Camera,
     contract::heartbeat::{CameraStatus, SealedBundle, ServerReport},
     ids::{CameraId, DomainId, FailoverId, Incarnation},
-    reconcile::{Effect, Input, Reconciler},
+    reconcile::{Effect, Input, Persisted, Reconciler},
     settings::{Bundle, BundleHash},
 };
 use understudy_media::film::Studio;
@@ -92,7 +92,7 @@ impl Shell {
         tools: Tools,
         config: &IngestConfig,
         server: &ServerConfig,
-        assignment: Option<Assignment>,
+        persisted: Persisted,
         bundles: Vec<Bundle>,
         held: BTreeSet<FailoverId>,
     ) -> Self {
@@ -100,7 +100,7 @@ impl Shell {
         let cameras = bundles.iter().flat_map(|bundle| bundle.cameras.clone());
         let cameras = cameras.map(|camera| (camera.id.clone(), camera)).collect();
         let (reconciler, effects) =
-            Reconciler::start(server.id.clone(), assignment, bundles, held, clock::now());
+            Reconciler::start(server.id.clone(), persisted, bundles, held, clock::now());
         let mut shell = Self {
             tools,
             reconciler,
@@ -264,6 +264,7 @@ impl Shell {
                 tracing::info!("filming ends");
                 Order::Stop
             }
+            Effect::EraseAll(erasure) => Order::EraseAll(erasure),
             Effect::CloseSegments(failover) => Order::Close(failover),
             Effect::Erase(failover) => return self.tools.keeper.erase(failover),
             Effect::FetchBundle(hash) => return self.fetch(Some(hash)),
@@ -364,6 +365,7 @@ impl Shell {
 fn describe(role: &Role) -> String {
     match role {
         Role::Standby => "standby".to_owned(),
+        Role::Erases { erasure } => format!("erases everything ({erasure})"),
         Role::HandsBack { failover } => format!("hands back {failover}"),
         Role::Films(films) => match &films.failover {
             Some(failover) => format!("stands in for {} ({failover})", films.identity),

@@ -6,13 +6,13 @@ use tokio::sync::Mutex;
 use understudy_bus::{BrokerConfig, Bus, BusError};
 use understudy_core::{
     contract::{
-        api::Problem,
+        api::{LicenseHappening, LicensesView, Problem},
         names,
         rpc::{Answer, LicenseReply, LicenseRequest},
     },
-    license::{Change, Ledger, LicenseError},
+    license::{Change, Ledger, LicenseError, history::happenings},
 };
-use understudy_runtime::{HostConfig, Process};
+use understudy_runtime::{HostConfig, Process, clock};
 use understudy_store::{Store, StoreError};
 
 use crate::{
@@ -85,22 +85,38 @@ struct Service {
 impl Service {
     async fn answer(&self, request: LicenseRequest) -> Answer<LicenseReply> {
         let mut ledger = self.ledger.lock().await;
+        if request == LicenseRequest::History {
+            return self.history().await;
+        }
         // The ledger in memory is replaced only once the change is on disk.
         let mut next = ledger.clone();
         let (reply, changes) = decide(&mut next, &self.config, request)?;
         if !changes.is_empty() {
-            self.persist(changes).await?;
+            let happenings = happenings(&ledger, &changes, clock::wall());
+            self.persist(changes, happenings).await?;
             *ledger = next;
             self.metrics.show(&ledger);
         }
         Ok(reply)
     }
 
-    async fn persist(&self, changes: Vec<Change>) -> Result<(), Problem> {
+    async fn history(&self) -> Answer<LicenseReply> {
+        let read = self.store.run(tables::history).await;
+        let read = read.map_err(|error| {
+            tracing::error!(%error, "the ledger's history could not be read");
+            Problem::unavailable(format!("the licence ledger can't be read: {error}"))
+        })?;
+        Ok(LicenseReply::History(read))
+    }
+
+    async fn persist(&self, changes: Vec<Change>, happenings: Vec<LicenseHappening>) -> Result<(), Problem> {
         let stored = self.store.run(move |connection| {
             changes
                 .iter()
-                .try_for_each(|change| tables::store(connection, change))
+                .try_for_each(|change| tables::store(connection, change))?;
+            happenings
+                .iter()
+                .try_for_each(|happening| tables::note(connection, happening))
         });
         stored.await.map_err(|error| {
             tracing::error!(%error, "a change of the ledger could not be stored");
@@ -116,7 +132,9 @@ fn decide(
 ) -> Answer<(LicenseReply, Vec<Change>)> {
     let off = config.licensing == Licensing::Off;
     match request {
-        LicenseRequest::List => Ok((LicenseReply::Licenses(ledger.view()), Vec::new())),
+        LicenseRequest::List => Ok((LicenseReply::Licenses(shown(ledger, config)), Vec::new())),
+        // Answered from the disk.
+        LicenseRequest::History => Ok((LicenseReply::History(Vec::new()), Vec::new())),
         LicenseRequest::Add { .. } if off => Err(Problem::conflict(
             "this host needs no licences ([license] licensing = \"off\")",
         )),
@@ -124,11 +142,11 @@ fn decide(
             let payload =
                 keys::verify(&key, &config.issuers).map_err(|error| Problem::invalid(error.to_string()))?;
             let changes = ledger.add(payload, &server).map_err(refused)?;
-            Ok((LicenseReply::Licenses(ledger.view()), changes))
+            Ok((LicenseReply::Licenses(shown(ledger, config)), changes))
         }
         LicenseRequest::Remove(key) => {
             let changes = ledger.remove(&key).map_err(refused)?;
-            Ok((LicenseReply::Licenses(ledger.view()), changes))
+            Ok((LicenseReply::Licenses(shown(ledger, config)), changes))
         }
         LicenseRequest::Transfer { .. } | LicenseRequest::GiveBack { .. } if off => {
             Ok((LicenseReply::Moved { devices: 0 }, Vec::new()))
@@ -141,6 +159,13 @@ fn decide(
             let (devices, changes) = ledger.give_back(&failover);
             Ok((LicenseReply::Moved { devices }, changes))
         }
+    }
+}
+
+fn shown(ledger: &Ledger, config: &LicenseConfig) -> LicensesView {
+    LicensesView {
+        needed: config.licensing == Licensing::On,
+        ..ledger.view()
     }
 }
 

@@ -1,11 +1,12 @@
 //! The ledger on disk: its own tables, written in one transaction with what is to be told.
 
-use diesel::{prelude::*, sqlite::SqliteConnection};
+use diesel::{dsl::max, prelude::*, sqlite::SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use serde::de::DeserializeOwned;
 use understudy_core::{
+    contract::api::LicenseHappening,
     ids::FailoverId,
-    license::{Change, Entry, Ledger, Move},
+    license::{Change, Entry, Ledger, Move, history::MOST_KEPT},
 };
 
 /// The ledger's tables.
@@ -25,6 +26,38 @@ diesel::table! {
         #[sql_name = "move"]
         moved -> Text,
     }
+}
+
+diesel::table! {
+    license_history (id) {
+        id -> BigInt,
+        happening -> Text,
+    }
+}
+
+/// Writes down what happened, and forgets what is older than what is kept.
+pub(crate) fn note(connection: &mut SqliteConnection, happening: &LicenseHappening) -> QueryResult<()> {
+    let row = license_history::happening.eq(write(happening)?);
+    diesel::insert_into(license_history::table)
+        .values(row)
+        .execute(connection)?;
+    let newest: Option<i64> = license_history::table
+        .select(max(license_history::id))
+        .first(connection)?;
+    let kept = i64::try_from(MOST_KEPT).unwrap_or(i64::MAX);
+    let old = license_history::id.le(newest.unwrap_or_default().saturating_sub(kept));
+    diesel::delete(license_history::table.filter(old))
+        .execute(connection)
+        .map(drop)
+}
+
+/// What happened, newest first.
+pub(crate) fn history(connection: &mut SqliteConnection) -> QueryResult<Vec<LicenseHappening>> {
+    let rows: Vec<String> = license_history::table
+        .select(license_history::happening)
+        .order(license_history::id.desc())
+        .load(connection)?;
+    rows.iter().map(|json| read(json)).collect()
 }
 
 /// The ledger as it was stored.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use understudy_bus::{BrokerConfig, Bus, testing::Broker};
 use understudy_core::{
     contract::{
-        api::LicensesView,
+        api::{LicenseKind, LicensesView},
         names,
         rpc::{Answer, LicenseReply, LicenseRequest},
     },
@@ -128,6 +128,31 @@ async fn e10_keys_move_once_come_back_once_and_are_never_lost_whatever_is_repeat
             service = start(&config, &host, &broker.config());
         }
     }
+
+    // Each key's way is told once, newest first, whatever was repeated and whoever died.
+    let Ok(LicenseReply::History(history)) = ask(&bus, &LicenseRequest::History).await else {
+        panic!("a history")
+    };
+    let kinds: Vec<_> = history.iter().map(|each| each.what).collect();
+    assert_eq!(
+        kinds[..4],
+        [
+            LicenseKind::GivenBack,
+            LicenseKind::GivenBack,
+            LicenseKind::Transferred,
+            LicenseKind::Transferred
+        ]
+    );
+    assert_eq!(kinds[4..], [LicenseKind::Added, LicenseKind::Added]);
+    let moved = &history[2];
+    assert_eq!(
+        (moved.from.clone(), moved.to.clone(), moved.failover.clone()),
+        (
+            Some(server("recorder-1")),
+            Some(server("stand-in-1")),
+            Some(failover("f-1"))
+        )
+    );
 
     // A transfer that arrives after its failover has ended moves nothing.
     let _late = ask(&bus, &transfer("f-1")).await;

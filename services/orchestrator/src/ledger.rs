@@ -50,7 +50,7 @@ pub(crate) async fn ask(
                 given_back,
                 devices,
             },
-            Ok(LicenseReply::Licenses(_)) => Input::LicenseFailed {
+            Ok(LicenseReply::Licenses(_) | LicenseReply::History(_)) => Input::LicenseFailed {
                 failover,
                 why: "the ledger answered something else".to_owned(),
             },
@@ -67,6 +67,9 @@ fn about(request: &LicenseRequest) -> Option<(FailoverId, bool)> {
     match request {
         LicenseRequest::Transfer { failover, .. } => Some((failover.clone(), false)),
         LicenseRequest::GiveBack { failover } => Some((failover.clone(), true)),
-        LicenseRequest::List | LicenseRequest::Add { .. } | LicenseRequest::Remove(_) => None,
+        LicenseRequest::List
+        | LicenseRequest::History
+        | LicenseRequest::Add { .. }
+        | LicenseRequest::Remove(_) => None,
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use understudy_bus::{BrokerConfig, Message, Queue, testing::Broker};
 use understudy_core::{
     contract::{
-        api::Phase,
+        api::{Phase, StartMode},
         event::Event,
         names,
         rpc::{Answer, LicenseReply, LicenseRequest, OrchestratorReply, OrchestratorRequest},
@@ -47,6 +47,7 @@ fn start() -> OrchestratorRequest {
         server: server(ORIGINAL),
         stand_in: None,
         by: "anna".to_owned(),
+        mode: StartMode::Manual,
     }
 }
 

@@ -84,15 +84,28 @@ pub fn plan() -> Plan {
     }
 }
 
+/// A folder for a fleet.
+///
+/// # Errors
+/// If it can't be made.
+pub fn folder() -> std::io::Result<TempDir> {
+    tempfile::Builder::new().prefix("understudy-scenario-").tempdir()
+}
+
 impl Fleet {
     /// Starts a fleet in a folder of its own.
     ///
     /// # Errors
     /// If a part of it does not start.
     pub async fn start(plan: Plan) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("understudy-scenario-")
-            .tempdir()?;
+        Self::start_in(folder()?, plan).await
+    }
+
+    /// As [`Fleet::start`], in a folder that was prepared.
+    ///
+    /// # Errors
+    /// As [`Fleet::start`].
+    pub async fn start_in(folder: TempDir, plan: Plan) -> anyhow::Result<Self> {
         let plan = Plan {
             folder: folder.path().to_owned(),
             ..plan
@@ -108,8 +121,16 @@ impl Fleet {
     /// # Errors
     /// If it does not come to that.
     pub async fn filming(plan: Plan) -> anyhow::Result<Self> {
+        Self::filming_in(folder()?, plan).await
+    }
+
+    /// As [`Fleet::filming`], in a folder that was prepared.
+    ///
+    /// # Errors
+    /// As [`Fleet::filming`].
+    pub async fn filming_in(folder: TempDir, plan: Plan) -> anyhow::Result<Self> {
         let cameras = u32::try_from(plan.cameras)?;
-        let fleet = Self::start(plan).await?;
+        let fleet = Self::start_in(folder, plan).await?;
         fleet.films("recorder-1", cameras).await?;
         fleet
             .server("recorder-1", "to be protected", |view| view.protected)

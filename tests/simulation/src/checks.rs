@@ -14,7 +14,7 @@ use understudy_core::{
     },
     failover::{Failover, Holding},
     fleet::{Record, RecordKey},
-    ids::{FailoverId, ServerId},
+    ids::{ErasureId, FailoverId, ServerId},
     policy::Failback,
     reconcile::Film,
     settings::{Bundle, BundleHash},
@@ -61,6 +61,8 @@ pub(crate) struct Watch {
     completed: BTreeSet<FailoverId>,
     /// Servers that nothing is wrong with but that their whole domain is cut off, or was a moment ago.
     pub(crate) cut_off: BTreeSet<ServerId>,
+    /// Orders to erase everything that a person has confirmed.
+    erasures: BTreeSet<(ServerId, ErasureId)>,
     noticed: Option<Violation>,
 }
 
@@ -78,6 +80,7 @@ impl Watch {
             before: BTreeMap::new(),
             completed: BTreeSet::new(),
             cut_off: BTreeSet::new(),
+            erasures: BTreeSet::new(),
             noticed: None,
         }
     }
@@ -110,6 +113,11 @@ impl Watch {
         self.given.retain(|epoch, _| *epoch <= newest);
         let known: BTreeSet<(FailoverId, ServerId)> = parts(records).collect();
         self.forgotten.extend(self.parts.difference(&known).cloned());
+        // What people changed for good after it is gone with the rest.
+        for failover in failovers(records) {
+            self.before
+                .insert(failover.id.clone(), settings(records, &failover.server));
+        }
     }
 
     /// A server was removed, by a person who was told: what it holds is nobody's business any more.
@@ -150,6 +158,11 @@ impl Watch {
     }
 
     pub(crate) fn note_failovers(&mut self, records: &BTreeMap<RecordKey, Record>) {
+        let ordered = records.values().filter_map(|record| match record {
+            Record::Erasing(server, erasure) => Some((server.clone(), erasure.clone())),
+            _ => None,
+        });
+        self.erasures.extend(ordered);
         self.parts.extend(parts(records));
         for failover in failovers(records) {
             self.before
@@ -161,6 +174,11 @@ impl Watch {
                 self.dropped.insert(failover.id.clone());
             }
         }
+    }
+
+    /// A person set a recording server's own settings during a failover, for good.
+    pub(crate) fn sets_for_good(&mut self, failover: FailoverId, settings: BundleHash) {
+        self.before.insert(failover, settings);
     }
 
     fn is_dropped(&self, recording: &Recording) -> bool {
@@ -330,6 +348,35 @@ impl World {
             if !arrived {
                 return broken(3, format!("{id} erases what arrived nowhere: {recording:?}"));
             }
+        }
+        Ok(())
+    }
+
+    /// The settings of a recording server as the host's disk has them.
+    pub(crate) fn settings_of(&self, server: &ServerId) -> BundleHash {
+        settings(&self.host.records, server)
+    }
+
+    /// Invariant 3: everything is erased only where a person has confirmed it, and not while it films.
+    pub(crate) fn check_erase_all(
+        &mut self,
+        id: &ServerId,
+        erasure: &ErasureId,
+        gone: impl Iterator<Item = Recording>,
+    ) -> Result<(), Violation> {
+        let ordered = self.watch.erasures.contains(&(id.clone(), erasure.clone()));
+        let films = self.nodes[id]
+            .process
+            .as_ref()
+            .is_some_and(|process| process.film.is_some());
+        for recording in gone {
+            if !ordered || films {
+                return broken(
+                    3,
+                    format!("{id} erases everything by {erasure}, {recording:?} too"),
+                );
+            }
+            self.watch.made.remove(&recording.number);
         }
         Ok(())
     }

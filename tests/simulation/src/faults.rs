@@ -9,12 +9,12 @@ use rand::{
 };
 use understudy_core::{
     contract::{
-        api::CameraEdit,
+        api::{CameraEdit, Phase, StartMode},
         heartbeat::{Storage, StorageState},
-        rpc::OrchestratorRequest as Request,
+        rpc::{Answer, OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
     fleet::{Input, Record, RecordKey},
-    ids::ServerId,
+    ids::{FailoverId, ServerId},
 };
 
 use crate::{
@@ -318,6 +318,7 @@ impl World {
                 server,
                 stand_in,
                 by: "anna".to_owned(),
+                mode: StartMode::Manual,
             },
         );
     }
@@ -400,11 +401,33 @@ impl World {
             return;
         }
         let words = format!("{request:?}");
-        let answer = self.ask(request);
+        let answer = self.ask_about(about, request);
         self.tell(|| match answer {
             Ok(_) => format!("a person asks: {words}"),
             Err(problem) => format!("a person asks in vain: {words}: {}", problem.detail),
         });
+    }
+
+    /// Asks, and notes what of a recording server's own settings changed by it.
+    pub(crate) fn ask_about(&mut self, server: &ServerId, request: Request) -> Answer<Reply> {
+        let failover = self.sets_for_good(server, &request);
+        let before = self.settings_of(server);
+        let answer = self.ask(request);
+        if let Some(failover) = failover.filter(|_| self.settings_of(server) != before) {
+            self.watch.sets_for_good(failover, self.settings_of(server));
+        }
+        answer
+    }
+
+    /// The failover of a recording server, if a person who asks for this may change what it restores in the end:
+    /// nobody stands in yet, or not any more, or what was changed in a device is to be kept.
+    fn sets_for_good(&self, server: &ServerId, request: &Request) -> Option<FailoverId> {
+        let fleet = self.host.fleet.as_ref()?;
+        let mut failovers = fleet.failovers();
+        let failover = failovers.find(|each| each.server == *server && !each.phase.is_final())?;
+        let stands_in = matches!(failover.phase, Phase::TakingOver | Phase::Serving);
+        let keeps = matches!(request, Request::AnswerOffers { apply: true, .. });
+        (keeps || !stands_in).then(|| failover.id.clone())
     }
 
     fn any_recorder(&mut self) -> ServerId {

@@ -4,14 +4,16 @@
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use understudy_core::{
     contract::{
-        api::CameraEdit,
+        api::{CameraEdit, Problem, ServerEdit, StartMode},
         heartbeat::{Storage, StorageState},
         rpc::OrchestratorRequest as Request,
     },
     ids::ServerId,
+    server,
 };
 
 use crate::{
+    checks,
     node::Node,
     scene::{self, camera},
     visits::Fault,
@@ -45,6 +47,9 @@ const THROWN: &[Fault] = &[
     Fault::Switch,
     Fault::SetPolicy,
     Fault::Remove,
+    Fault::Drain,
+    Fault::Device,
+    Fault::Mode,
 ];
 
 impl World {
@@ -62,6 +67,7 @@ impl World {
             let fault = THROWN[rng.gen_range(0..THROWN.len())];
             self.throw_later(fault, &id, &mut rng);
         }
+        self.answer_offers(&mut rng);
         self.go_on_with_outage(&mut rng);
         if rng.gen_bool(0.03) {
             self.host.back_up(&self.ledger);
@@ -96,8 +102,8 @@ impl World {
 
     fn throw_later(&mut self, fault: Fault, id: &ServerId, rng: &mut StdRng) {
         use Fault::{
-            BrokerAlarm, BrokerEmptied, BrokerLost, DamagedFile, DayOld, HostFrozen, MonitorRestart,
-            OffBroker, Remove, Restored, SetPolicy, Switch,
+            BrokerAlarm, BrokerEmptied, BrokerLost, DamagedFile, DayOld, Device, Drain, HostFrozen, Mode,
+            MonitorRestart, OffBroker, Remove, Restored, SetPolicy, Switch,
         };
         match fault {
             // These say themselves whom they strike.
@@ -107,6 +113,9 @@ impl World {
             Switch => return self.switch_camera(rng),
             SetPolicy => return self.set_policy(rng),
             Remove => return self.remove_server(id),
+            Drain => return self.drain(rng),
+            Device => return self.change_device(rng),
+            Mode => return self.switch_mode(rng),
             HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored
                 if !self.strikes(fault, None) =>
             {
@@ -268,6 +277,95 @@ impl World {
         self.person(Fault::SetPolicy, &server, request);
     }
 
+    /// A person switches over as planned, and whatever is lost by it is fine.
+    fn drain(&mut self, rng: &mut StdRng) {
+        let server = self
+            .scene
+            .recorders
+            .iter()
+            .choose(rng)
+            .expect("there is one")
+            .clone();
+        let request = Request::StartFailover {
+            server: server.clone(),
+            stand_in: None,
+            by: "anna".to_owned(),
+            mode: StartMode::Planned,
+        };
+        self.person(Fault::Drain, &server, request);
+    }
+
+    /// A camera has another address, and a person says so.
+    fn change_device(&mut self, rng: &mut StdRng) {
+        let recorders = self.scene.recorders.iter();
+        let server = recorders.choose(rng).expect("there is one").clone();
+        let request = Request::EditCamera {
+            camera: camera(&server, rng.gen_range(1..=3), 0).id,
+            edit: CameraEdit {
+                url: Some(format!("rtsp://camera.test/moved-{}", self.outcome.ticks)),
+                ..CameraEdit::default()
+            },
+        };
+        self.person(Fault::Device, &server, request);
+    }
+
+    /// A person takes a failover server out and puts it back in, whatever that interrupts and erases.
+    fn switch_mode(&mut self, rng: &mut StdRng) {
+        let stand_ins = self.scene.stand_ins.iter();
+        let server = stand_ins.choose(rng).expect("there is one").clone();
+        if !self.strikes(Fault::Mode, Some(&server)) {
+            return;
+        }
+        for mode in [server::Mode::Inactive, server::Mode::Failover] {
+            let request = Request::EditServer {
+                server: server.clone(),
+                edit: ServerEdit {
+                    mode: Some(mode),
+                    ..ServerEdit::default()
+                },
+            };
+            let mut answer = self.ask(request.clone());
+            if let Err(Problem {
+                confirmation: Some(confirmation),
+                ..
+            }) = answer
+            {
+                // Whether or not the host dies over it: from here on the recordings may be gone.
+                self.watch.removed(&server);
+                for failover in checks::failovers(&self.host.records) {
+                    if !failover.is_settled() && failover.holding(&server).is_some() {
+                        self.watch.maybe_drop(&failover.id);
+                    }
+                }
+                answer = self.ask(Request::Confirmed {
+                    confirmation,
+                    request: Box::new(request),
+                });
+            }
+            self.tell(|| match answer {
+                Ok(_) => format!("a person makes {server} {mode:?}"),
+                Err(problem) => format!("a person makes {server} {mode:?}, in vain: {}", problem.detail),
+            });
+        }
+    }
+
+    /// A person says whether what was changed in devices during a failover is to be kept; perhaps long after it.
+    fn answer_offers(&mut self, rng: &mut StdRng) {
+        let failovers = self.host.fleet.iter().flat_map(|fleet| fleet.failovers());
+        let offering = failovers.filter(|failover| failover.overlay.open_offers().next().is_some());
+        let offering = offering.map(|failover| (failover.id.clone(), failover.server.clone()));
+        let offered = offering.choose(rng);
+        if let Some((failover, server)) = offered.filter(|_| rng.gen_bool(0.05)) {
+            let request = Request::AnswerOffers {
+                failover,
+                cameras: Vec::new(),
+                apply: rng.gen_bool(0.5),
+                by: "anna".to_owned(),
+            };
+            self.person(Fault::Offer, &server, request);
+        }
+    }
+
     /// A person removes a server, and then thinks better of it.
     fn remove_server(&mut self, id: &ServerId) {
         self.person(Fault::Remove, id, Request::RemoveServer(id.clone()));
@@ -280,7 +378,14 @@ impl World {
     /// Whoever was removed is added again, with what it had at first.
     pub(crate) fn enrol_all(&mut self) {
         for request in self.scene.requests.clone() {
-            let _known = self.ask(request);
+            let about = match &request {
+                Request::AddCameras(cameras) => cameras.first().map(|camera| camera.server.clone()),
+                _ => None,
+            };
+            let _known = match about {
+                Some(server) => self.ask_about(&server, request),
+                None => self.ask(request),
+            };
         }
     }
 

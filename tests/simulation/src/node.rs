@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use understudy_core::{
-    assignment::Assignment,
+    assignment::{Assignment, Epoch},
     contract::heartbeat::{Heartbeat, Package, PackageState, Storage},
-    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
-    reconcile::{Effect, Film, Reconciler},
+    ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
+    reconcile::{Effect, Film, Persisted, Reconciler},
     settings::Bundle,
     time::{Moment, Timestamp},
 };
@@ -31,10 +31,28 @@ pub(crate) struct Recording {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     pub(crate) assignment: Option<Assignment>,
+    /// The epoch of the assignment before, in a file of its own.
+    pub(crate) outlived: Option<Epoch>,
     pub(crate) bundles: Vec<Bundle>,
     pub(crate) archive: BTreeMap<u64, Recording>,
     /// Damaged recordings that were to be erased: nobody else has them.
     pub(crate) aside: BTreeMap<u64, Recording>,
+    /// Orders to erase everything that were carried out.
+    pub(crate) erased: BTreeSet<ErasureId>,
+}
+
+impl Disk {
+    pub(crate) fn persist(&mut self, assignment: Assignment) {
+        let before = self.assignment.replace(assignment);
+        self.outlived = before.map(|before| before.epoch).or(self.outlived);
+    }
+
+    fn persisted(&self) -> Persisted {
+        Persisted {
+            assignment: self.assignment.clone(),
+            outlived: self.outlived,
+        }
+    }
 }
 
 /// What dies with the process.
@@ -169,7 +187,7 @@ impl Node {
             .collect();
         let (reconciler, effects) = Reconciler::start(
             self.id.clone(),
-            self.disk.assignment.clone(),
+            self.disk.persisted(),
             self.disk.bundles.iter().cloned(),
             held,
             now,

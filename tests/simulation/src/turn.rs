@@ -83,7 +83,7 @@ impl World {
                     Some(process) if bug == Some(Bug::UnsyncedAssignment) => {
                         process.unsynced_assignment = Some(assignment);
                     }
-                    _ => node.disk.assignment = Some(assignment),
+                    _ => node.disk.persist(assignment),
                 }
                 Ok(())
             }
@@ -112,6 +112,16 @@ impl World {
                 self.outcome.erased += gone.len();
                 self.check_erase(id, &failover, &gone)?;
                 self.node_input(id, reconcile::Input::Erased(failover))
+            }
+            Effect::EraseAll(erasure) => {
+                let node = self.nodes.get_mut(id).expect("it is there");
+                if node.disk.erased.insert(erasure.clone()) {
+                    let mut gone = std::mem::take(&mut node.disk.archive);
+                    gone.append(&mut node.disk.aside);
+                    self.outcome.erased += gone.len();
+                    self.check_erase_all(id, &erasure, gone.into_values())?;
+                }
+                self.node_input(id, reconcile::Input::ErasedAll(erasure))
             }
             Effect::Conflict(epoch) => {
                 self.tell(|| format!("{id} was told two things by epoch {epoch}"));
@@ -316,6 +326,7 @@ impl World {
         if old_version {
             report.bundles.clear();
             report.conflict = None;
+            report.outlived = None;
             self.visit(Fault::OldVersion, Some(id));
         }
         self.watch.reported(&report);

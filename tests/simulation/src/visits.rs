@@ -22,7 +22,7 @@ macro_rules! faults {
             pub fn belongs_to(self, phase: Phase) -> bool {
                 match self {
                     Self::FetchingDies => phase == Phase::Restoring,
-                    Self::DamagedFile => phase != Phase::Selecting,
+                    Self::DamagedFile | Self::Offer | Self::Mode => phase != Phase::Selecting,
                     _ => true,
                 }
             }
@@ -135,6 +135,14 @@ faults! {
     SetPolicy = "operator sets the policy",
     /// A person removes a server, and adds it again.
     Remove = "operator removes and adds",
+    /// A person drains a server.
+    Drain = "operator drains",
+    /// A person makes a failover server inactive, and a failover server again, which erases it.
+    Mode = "operator switches a mode",
+    /// A camera was changed in itself, and a person says so.
+    Device = "operator changes a device",
+    /// A person answers what is offered at a failover's end.
+    Offer = "operator answers offers",
 }
 
 /// The phases in which each fault has to strike.

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use understudy_core::{
     contract::{
-        api::Problem,
+        api::{Problem, StartMode},
         rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
-    ids::ServerId,
+    ids::{CameraId, ServerId},
 };
 
-use super::{Asked, by};
+use super::{Asked, by, confirmed};
 use crate::{
     answer::{self, Outcome},
     backend::{Backend, unexpected},
@@ -22,7 +22,27 @@ use crate::{
 struct Start {
     /// Which failover server; the closest match without it.
     stand_in: Option<ServerId>,
+    mode: StartMode,
     by: Option<String>,
+}
+
+/// The body of `POST failovers/{id}/overlay`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Offers {
+    answer: Keep,
+    /// For which cameras; all that are open without any.
+    #[serde(default)]
+    cameras: Vec<CameraId>,
+    by: Option<String>,
+}
+
+/// What is to become of what was changed in a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Keep {
+    Apply,
+    Drop,
 }
 
 pub(super) async fn list(backend: &Backend, call: &Call) -> Outcome {
@@ -61,28 +81,22 @@ pub(super) async fn get(backend: &Backend, call: &Call) -> Outcome {
 
 pub(super) async fn start(backend: &Backend, call: &Call) -> Outcome {
     let body: Start = call.json_or_default()?;
-    let server = call.id("server")?;
-    one(
-        backend,
-        Request::StartFailover {
-            server,
-            stand_in: body.stand_in,
-            by: by(body.by)?,
-        },
-    )
-    .await
+    let request = Request::StartFailover {
+        server: call.id("server")?,
+        stand_in: body.stand_in,
+        by: by(body.by)?,
+        mode: body.mode,
+    };
+    one(backend, confirmed(call, request)?).await
 }
 
 pub(super) async fn stop(backend: &Backend, call: &Call) -> Outcome {
     let body: Asked = call.json_or_default()?;
-    one(
-        backend,
-        Request::StopFailover {
-            server: call.id("server")?,
-            by: by(body.by)?,
-        },
-    )
-    .await
+    let request = Request::StopFailover {
+        server: call.id("server")?,
+        by: by(body.by)?,
+    };
+    one(backend, confirmed(call, request)?).await
 }
 
 pub(super) async fn stop_restoration(backend: &Backend, call: &Call) -> Outcome {
@@ -91,6 +105,20 @@ pub(super) async fn stop_restoration(backend: &Backend, call: &Call) -> Outcome 
         backend,
         Request::StopRestoration {
             failover: call.id("failover")?,
+            by: by(body.by)?,
+        },
+    )
+    .await
+}
+
+pub(super) async fn answer_offers(backend: &Backend, call: &Call) -> Outcome {
+    let body: Offers = call.json()?;
+    one(
+        backend,
+        Request::AnswerOffers {
+            failover: call.id("failover")?,
+            cameras: body.cameras,
+            apply: body.answer == Keep::Apply,
             by: by(body.by)?,
         },
     )

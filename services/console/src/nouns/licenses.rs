@@ -1,9 +1,19 @@
 //! `licenses`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use understudy_core::{
-    contract::rpc::{LicenseReply as Reply, LicenseRequest as Request},
-    ids::ServerId,
+    camera::Camera,
+    contract::{
+        api::LicenseKeyView,
+        rpc::{
+            LicenseReply as Reply, LicenseRequest as Request, OrchestratorReply as Answered,
+            OrchestratorRequest as Ask,
+        },
+    },
+    ids::{CameraId, ServerId},
+    license::shortage,
 };
 
 use crate::{
@@ -26,6 +36,13 @@ pub(super) async fn list(backend: &Backend) -> Outcome {
     ask(backend, Request::List).await
 }
 
+pub(super) async fn history(backend: &Backend) -> Outcome {
+    match backend.license(Request::History).await? {
+        Reply::History(happenings) => answer::json(&happenings),
+        other => Err(unexpected(&other)),
+    }
+}
+
 pub(super) async fn add(backend: &Backend, call: &Call) -> Outcome {
     let Add { key, server } = call.json()?;
     ask(backend, Request::Add { key, server }).await
@@ -37,7 +54,28 @@ pub(super) async fn remove(backend: &Backend, call: &Call) -> Outcome {
 
 async fn ask(backend: &Backend, request: Request) -> Outcome {
     match backend.license(request).await? {
-        Reply::Licenses(licenses) => answer::json(&licenses),
-        other @ Reply::Moved { .. } => Err(unexpected(&other)),
+        Reply::Licenses(mut licenses) => {
+            licenses.unlicensed = match licenses.needed {
+                true => unlicensed(backend, &licenses.keys).await,
+                false => None,
+            };
+            answer::json(&licenses)
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The ledger knows keys, and the orchestrator cameras. That it can't be asked now keeps nobody from the ledger.
+async fn unlicensed(backend: &Backend, keys: &[LicenseKeyView]) -> Option<BTreeMap<ServerId, Vec<CameraId>>> {
+    match backend.orchestrator(Ask::ListCameras).await {
+        Ok(Answered::Cameras(views)) => {
+            let cameras: Vec<Camera> = views.into_iter().map(|view| view.camera).collect();
+            Some(shortage::unlicensed(keys, &cameras))
+        }
+        Ok(_) => None,
+        Err(problem) => {
+            tracing::warn!(%problem, "which cameras have no licence is not known now");
+            None
+        }
     }
 }

@@ -11,7 +11,7 @@ mod servers;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use understudy_core::contract::api::Problem;
+use understudy_core::contract::{api::Problem, rpc::OrchestratorRequest as Request};
 
 use crate::{
     answer::Outcome,
@@ -31,7 +31,13 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
     match operation {
         // These read them themselves.
         Op::FollowEvents | Op::ListCameras | Op::ListFailovers => {}
-        Op::EditServer | Op::RemoveServer | Op::SetPairing | Op::SetPolicy => {
+        Op::EditServer
+        | Op::RemoveServer
+        | Op::EraseServer
+        | Op::SetPairing
+        | Op::SetPolicy
+        | Op::StartFailover
+        | Op::StopFailover => {
             drop(call.query(&[CONFIRMATION])?);
         }
         _ => drop(call.query(&[])?),
@@ -45,6 +51,7 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::PutServer => servers::put(backend, call).await,
         Op::EditServer => servers::edit(backend, call).await,
         Op::RemoveServer => servers::remove(backend, call).await,
+        Op::EraseServer => servers::erase(backend, call).await,
         Op::GetPairing => servers::pairing(backend, call).await,
         Op::SetPairing => servers::set_pairing(backend, call).await,
         Op::GetPolicy => servers::policy(backend, call).await,
@@ -54,17 +61,31 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::ListFailovers => failovers::list(backend, call).await,
         Op::GetFailover => failovers::get(backend, call).await,
         Op::StopRestoration => failovers::stop_restoration(backend, call).await,
+        Op::AnswerOffers => failovers::answer_offers(backend, call).await,
         Op::ListCameras => cameras::list(backend, call).await,
         Op::AddCameras => cameras::add(backend, call).await,
         Op::GetCamera => cameras::get(backend, call).await,
         Op::EditCamera => cameras::edit(backend, call).await,
         Op::RemoveCamera => cameras::remove(backend, call).await,
         Op::ListLicenses => licenses::list(backend).await,
+        Op::ListLicenseHistory => licenses::history(backend).await,
         Op::AddLicense => licenses::add(backend, call).await,
         Op::RemoveLicense => licenses::remove(backend, call).await,
         Op::FollowEvents => events::follow(api, call),
         Op::OpenApi => openapi::document(),
     }
+}
+
+/// With the token that the call brings, if it does.
+fn confirmed(call: &Call, request: Request) -> Result<Request, Problem> {
+    let token = call.query(&[CONFIRMATION])?.pop();
+    Ok(match token {
+        Some((_, confirmation)) => Request::Confirmed {
+            confirmation,
+            request: Box::new(request),
+        },
+        None => request,
+    })
 }
 
 /// What a request that changes a failover may say besides.

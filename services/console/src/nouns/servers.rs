@@ -9,7 +9,7 @@ use understudy_core::{
     server::Server,
 };
 
-use super::CONFIRMATION;
+use super::confirmed;
 use crate::{
     answer::{self, Outcome},
     backend::{Backend, unexpected},
@@ -69,16 +69,12 @@ pub(super) async fn edit(backend: &Backend, call: &Call) -> Outcome {
     }
 }
 
-/// With the token that the call brings, if it does.
-fn confirmed(call: &Call, request: Request) -> Result<Request, Problem> {
-    let token = call.query(&[CONFIRMATION])?.pop();
-    Ok(match token {
-        Some((_, confirmation)) => Request::Confirmed {
-            confirmation,
-            request: Box::new(request),
-        },
-        None => request,
-    })
+pub(super) async fn erase(backend: &Backend, call: &Call) -> Outcome {
+    let request = Request::EraseServer(call.id("server")?);
+    match backend.orchestrator(confirmed(call, request)?).await? {
+        Reply::Server(view) => answer::json(&view),
+        other => Err(unexpected(&other)),
+    }
 }
 
 pub(super) async fn remove(backend: &Backend, call: &Call) -> Outcome {

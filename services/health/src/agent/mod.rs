@@ -4,18 +4,25 @@
 //! for a broker that is gone, a monitor that is gone, a recording service that crashed or a disk that hangs.
 //! It acts on nothing.
 
+mod beneath;
+mod installed;
 mod package;
 mod volume;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use understudy_bus::{BrokerConfig, Bus, BusError, Message};
-use understudy_core::contract::heartbeat::{Heartbeat, Package, PackageState};
+use understudy_core::{
+    contract::heartbeat::{Heartbeat, Package, PackageState, Storage},
+    time::Monotonic,
+};
 use understudy_runtime::{Process, ServerConfig, clock};
 
 use self::{
+    beneath::Finding,
+    installed::Installed,
     package::{PackageWatch, Patience},
     volume::Volume,
 };
@@ -45,10 +52,22 @@ pub struct AgentConfig {
     /// For how long after the agent's start the recording service may be starting, in milliseconds. Nobody
     /// takes over meanwhile, and where only the agent came back from a fault nobody films either.
     pub package_starting_ms: u64,
+    /// For how long the recording service may be of another version than the agent, in milliseconds: the time
+    /// that an upgrade of the server takes.
+    pub package_version_ms: u64,
+    /// The recording service's executable: where it is not there, the service is uninstalled. Empty: not looked at.
+    pub ingest_executable: PathBuf,
+    /// The recording service's systemd unit: tells uninstalled, disabled and crashed apart. Empty: not looked at.
+    pub ingest_unit: String,
     /// How often the recording volume is probed by a write and an fsync, in milliseconds.
     pub volume_interval_ms: u64,
     /// After so many milliseconds a probe that has not returned means that the volume hangs.
     pub volume_deadline_ms: u64,
+    /// How often the programs that know the pools and disks beneath the volume are asked (`zpool`, `btrfs`,
+    /// `smartctl`, where they are installed), in milliseconds; 0: never.
+    pub devices_interval_ms: u64,
+    /// After so many milliseconds such a program is given up.
+    pub devices_deadline_ms: u64,
 }
 
 impl Default for AgentConfig {
@@ -61,8 +80,13 @@ impl Default for AgentConfig {
             package_interval_ms: 500,
             package_patience_ms: 1_000,
             package_starting_ms: 10_000,
+            package_version_ms: 600_000,
+            ingest_executable: PathBuf::new(),
+            ingest_unit: String::new(),
             volume_interval_ms: 2_000,
             volume_deadline_ms: 10_000,
+            devices_interval_ms: 60_000,
+            devices_deadline_ms: 15_000,
         }
     }
 }
@@ -114,6 +138,7 @@ pub async fn run(
         Duration::from_millis(config.volume_deadline_ms),
     )
     .map_err(AgentError::Thread)?;
+    let storage = StorageWatch::start(volume, &config, &process);
 
     // Each path takes the newest beat when it is free: one outstanding, none queued.
     let (beats, _) = watch::channel(None);
@@ -142,7 +167,7 @@ pub async fn run(
         );
     }
     tracing::info!(agent.interval_ms = config.interval_ms, "beating");
-    beat(&config, &server, &volume, &seen, &beats, &process).await;
+    beat(&config, &server, &storage, &seen, &beats, &process).await;
     process.finish().await;
     Ok(())
 }
@@ -152,6 +177,7 @@ impl AgentConfig {
         Patience {
             starting: Duration::from_millis(self.package_starting_ms),
             trouble: Duration::from_millis(self.package_patience_ms),
+            version: Duration::from_millis(self.package_version_ms),
         }
     }
 
@@ -181,6 +207,7 @@ impl AgentConfig {
             ("package_interval_ms", self.package_interval_ms),
             ("volume_interval_ms", self.volume_interval_ms),
             ("volume_deadline_ms", self.volume_deadline_ms),
+            ("devices_deadline_ms", self.devices_deadline_ms),
         ] {
             if value == 0 {
                 return Err(AgentError::Config {
@@ -194,11 +221,50 @@ impl AgentConfig {
     }
 }
 
+/// All that is known of the recording volume and of what carries it.
+struct StorageWatch {
+    volume: Volume,
+    arrays: watch::Receiver<Vec<Finding>>,
+    devices: watch::Receiver<Vec<Finding>>,
+}
+
+impl StorageWatch {
+    fn start(volume: Volume, config: &AgentConfig, process: &Process) -> Self {
+        let (arrays, arrays_found) = watch::channel(Vec::new());
+        let (devices, devices_found) = watch::channel(Vec::new());
+        let each = Duration::from_millis(config.volume_interval_ms);
+        process.spawn(
+            "arrays",
+            beneath::watch_arrays(volume.folder(), each, arrays, process.clone()),
+        );
+        if config.devices_interval_ms > 0 {
+            let each = Duration::from_millis(config.devices_interval_ms);
+            let deadline = Duration::from_millis(config.devices_deadline_ms);
+            process.spawn(
+                "devices",
+                beneath::watch_programs(volume.folder(), each, deadline, devices, process.clone()),
+            );
+        }
+        Self {
+            volume,
+            arrays: arrays_found,
+            devices: devices_found,
+        }
+    }
+
+    /// The worst of it, and all of its evidence, the worst first.
+    fn now(&self, now: Monotonic) -> Storage {
+        let probed = self.volume.storage(now);
+        let (arrays, devices) = (self.arrays.borrow(), self.devices.borrow());
+        beneath::summary(probed, arrays.iter().chain(devices.iter()))
+    }
+}
+
 /// The steady clock: makes a beat at each tick, whatever became of the last.
 async fn beat(
     config: &AgentConfig,
     server: &ServerConfig,
-    volume: &Volume,
+    storage: &StorageWatch,
     package: &watch::Receiver<Package>,
     beats: &watch::Sender<Option<Heartbeat>>,
     process: &Process,
@@ -221,7 +287,7 @@ async fn beat(
             sent_at: now.wall,
             interval_ms: config.interval_ms,
             package: package.borrow().clone(),
-            storage: volume.storage(now.monotonic),
+            storage: storage.now(now.monotonic),
         }));
     }
 }
@@ -302,6 +368,7 @@ async fn watch_package(
     let shutdown = process.shutdown();
     let url = format!("{}/healthz", config.ingest_url.trim_end_matches('/'));
     let interval = Duration::from_millis(config.package_interval_ms);
+    let installed = Installed::new(&config.ingest_executable, &config.ingest_unit);
     let mut watch = PackageWatch::new(config.patience(), clock::now().monotonic);
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -310,7 +377,8 @@ async fn watch_package(
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let seen = package::look(&client, &url, interval.max(Duration::from_millis(500))).await;
+        let deadline = interval.max(Duration::from_millis(500));
+        let seen = package::look(&client, &url, deadline, &installed).await;
         let verdict = watch.step(seen, clock::now().monotonic);
         package.send_if_modified(|old| {
             let changed = *old != verdict;

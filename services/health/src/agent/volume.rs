@@ -1,7 +1,7 @@
 //! How the recording volume is: a probe write with fsync, in a thread of its own (row C3).
 //!
 //! A hung mount hangs only that thread; the agent reads its last word, and how long ago it was. The probe
-//! touches nothing but its own file. RAID and SMART are not looked at.
+//! touches nothing but its own file. What carries the volume is looked at in `beneath`.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
+use tokio::sync::watch;
 use understudy_core::{
     contract::heartbeat::{Storage, StorageState},
     time::Monotonic,
@@ -25,11 +26,16 @@ const PROBE_FILE: &str = ".understudy-probe";
 /// failed fsync only once.
 const GOOD_PROBES_TO_RECOVER: u32 = 3;
 
+/// A volume with more than this to spare that says it is full lies on something that is: a pool that promised
+/// more than it has.
+const NOT_FULL: u64 = 64 << 20;
+
 /// A watch over one recording volume. Dropped, it ends its thread; one that hangs in the kernel stays until
 /// the kernel lets it go, or the process ends.
 pub(crate) struct Volume {
     shared: Arc<Mutex<Shared>>,
     deadline: Duration,
+    folder: watch::Receiver<Option<PathBuf>>,
     /// Its end wakes the thread from its pause and stops it.
     _stop: mpsc::SyncSender<()>,
 }
@@ -50,10 +56,11 @@ impl Volume {
         let (stop, stopped) = mpsc::sync_channel(0);
         let shared = Arc::new(Mutex::new(Shared::default()));
         let theirs = Arc::clone(&shared);
+        let (found, folder) = watch::channel(None);
         std::thread::Builder::new()
             .name("volume-probe".to_owned())
             .spawn(move || {
-                let mut prober = Prober::new(archive);
+                let mut prober = Prober::new(archive, found);
                 loop {
                     lock(&theirs).probing_since = Some(clock::now().monotonic);
                     let verdict = prober.probe();
@@ -69,8 +76,14 @@ impl Volume {
         Ok(Self {
             shared,
             deadline,
+            folder,
             _stop: stop,
         })
+    }
+
+    /// The folder that is probed, without links, once a probe has seen it.
+    pub(crate) fn folder(&self) -> watch::Receiver<Option<PathBuf>> {
+        self.folder.clone()
     }
 
     /// How the volume is, `now`. Never blocks for longer than the copying of a text.
@@ -97,6 +110,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 /// One probe after the other, and what they remember.
 struct Prober {
     archive: PathBuf,
+    found: watch::Sender<Option<PathBuf>>,
     was_there: bool,
     was_mount_point: bool,
     ill: Option<String>,
@@ -105,9 +119,10 @@ struct Prober {
 }
 
 impl Prober {
-    fn new(archive: PathBuf) -> Self {
+    fn new(archive: PathBuf, found: watch::Sender<Option<PathBuf>>) -> Self {
         Self {
             archive,
+            found,
             was_there: false,
             was_mount_point: false,
             ill: None,
@@ -149,6 +164,14 @@ impl Prober {
         let Some(folder) = self.folder()? else {
             return Ok(());
         };
+        self.found.send_if_modified(|found| {
+            let real = fs::canonicalize(&folder).ok();
+            let changed = real.is_some() && *found != real;
+            if changed {
+                *found = real;
+            }
+            changed
+        });
         let shown = folder.display();
         let status = statvfs(&folder).map_err(|error| format!("{shown}: {error}"))?;
         if status.flags().contains(FsFlags::ST_RDONLY) {
@@ -156,6 +179,13 @@ impl Prober {
         }
         match write_and_sync(&folder.join(PROBE_FILE)) {
             Ok(()) => self.full = false,
+            Err(error) if is_full(&error) && space(&status) > NOT_FULL => {
+                return Err(format!(
+                    "a probe write into {shown} failed: {error}, although {} MiB are free: what the volume lies \
+                     on is full",
+                    space(&status) >> 20
+                ));
+            }
             // A full volume is retention's business, and no reason for a failover by itself.
             Err(error) if is_full(&error) => {
                 if !self.full {
@@ -199,6 +229,11 @@ fn write_and_sync(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Bytes that may still be written.
+fn space(status: &Statvfs) -> u64 {
+    status.blocks_available() * status.fragment_size()
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -210,12 +245,16 @@ fn is_full(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    fn prober(archive: &Path) -> Prober {
+        Prober::new(archive.to_owned(), watch::channel(None).0)
+    }
+
     #[test]
     fn c3_a_good_volume_is_normal_and_keeps_nothing_but_the_probe_file() {
         let data = tempfile::tempdir().expect("a folder");
         let archive = data.path().join("archive");
         fs::create_dir(&archive).expect("made");
-        let mut prober = Prober::new(archive.clone());
+        let mut prober = prober(&archive);
         assert_eq!(prober.probe(), Storage::default());
         assert_eq!(prober.probe(), Storage::default());
         let names: Vec<_> = fs::read_dir(archive)
@@ -228,9 +267,9 @@ mod tests {
     #[test]
     fn c3_before_the_recording_folder_exists_the_one_above_it_is_probed() {
         let data = tempfile::tempdir().expect("a folder");
-        let mut prober = Prober::new(data.path().join("archive"));
-        assert_eq!(prober.probe().state, StorageState::Normal);
-        let mut never_started = Prober::new(data.path().join("data/archive"));
+        let mut before = prober(&data.path().join("archive"));
+        assert_eq!(before.probe().state, StorageState::Normal);
+        let mut never_started = prober(&data.path().join("data/archive"));
         assert_eq!(never_started.probe().state, StorageState::Normal);
     }
 
@@ -239,7 +278,7 @@ mod tests {
         let data = tempfile::tempdir().expect("a folder");
         let archive = data.path().join("archive");
         fs::create_dir(&archive).expect("made");
-        let mut prober = Prober::new(archive.clone());
+        let mut prober = prober(&archive);
         prober.probe();
         fs::remove_dir_all(&archive).expect("removed");
         let verdict = prober.probe();
@@ -280,7 +319,7 @@ mod tests {
         let data = tempfile::tempdir().expect("a folder");
         let archive = data.path().join("archive");
         fs::create_dir(&archive).expect("made");
-        let mut prober = Prober::new(archive.clone());
+        let mut prober = prober(&archive);
         assert_eq!(prober.probe(), Storage::default());
         let Some(_mount) = Mount::over(&archive, "ro") else {
             return;
@@ -298,7 +337,7 @@ mod tests {
         let Some(mount) = Mount::over(&archive, "rw") else {
             return;
         };
-        let mut prober = Prober::new(archive);
+        let mut prober = prober(&archive);
         assert_eq!(prober.probe(), Storage::default());
         drop(mount);
         let verdict = prober.probe();
@@ -316,7 +355,7 @@ mod tests {
         };
         let filled = fs::write(archive.join("filler"), vec![1; 64 * 1024]);
         assert!(filled.is_err_and(|error| is_full(&error)));
-        assert_eq!(Prober::new(archive).probe(), Storage::default());
+        assert_eq!(prober(&archive).probe(), Storage::default());
     }
 
     #[tokio::test]

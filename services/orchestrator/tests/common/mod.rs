@@ -252,6 +252,8 @@ impl Player {
             bundles: self.bundles.clone(),
             max_cameras: Some(100),
             conflict: Default::default(),
+            outlived: Default::default(),
+            erased: Default::default(),
         })
     }
 

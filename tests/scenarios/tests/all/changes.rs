@@ -61,7 +61,10 @@ async fn g7_editing_failover_settings_during_a_failover_asks_and_then_interrupts
     let done = command(&fleet.rig, &[&change[..], &["--yes"]].concat()).await?;
     let words = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(0), "{words}");
-    assert!(String::from_utf8_lossy(&done.stdout).contains("2.000 s"), "{done:?}");
+    assert!(
+        String::from_utf8_lossy(&done.stdout).contains("2.000 s"),
+        "{done:?}"
+    );
     archive_is_empty(&mut fleet, "failover-1").await?;
     let ended = fleet.rig.api.failovers().await?;
     let ended = ended.iter().find(|view| view.id == first.id).cloned();

@@ -1,5 +1,6 @@
 //! Each module breaks one part of the fleet; test names begin with the row that they prove.
 
+mod ailing;
 mod archive;
 mod broker;
 mod cameras;
@@ -9,4 +10,7 @@ mod crash;
 mod demo;
 mod failback;
 mod licenses;
+mod modes;
+mod overlay;
+mod planned;
 mod takeover;

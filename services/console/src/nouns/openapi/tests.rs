@@ -9,8 +9,9 @@ use understudy_core::{
     camera::Camera,
     contract::{
         api::{
-            CameraEdit, CameraView, Considered, DomainView, FailoverReason, FailoverView, LicenseKeyView,
-            LicensesView, Phase, Problem, ReasonKind, ServerEdit, ServerState, ServerView, Step,
+            CameraEdit, CameraField, CameraView, ChangeKind, Considered, DomainView, FailoverReason,
+            FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, Offer, OfferState,
+            Phase, Problem, ReasonKind, ServerEdit, ServerState, ServerView, Step, TemporaryChange,
         },
         heartbeat::{DamagedSegment, Evidence, Progress},
     },
@@ -228,12 +229,14 @@ fn servers_and_cameras_are_as_described() {
             camera: camera(),
             filmed_by: Some(id("standby-1")),
             status: Some(serde_json::from_value(lost).expect("a status")),
+            temporary: true,
         },
     );
     check(
         "CameraEdit",
         &CameraEdit {
             name: Some("Door".into()),
+            in_device: Some(true),
             ..CameraEdit::default()
         },
     );
@@ -277,10 +280,30 @@ fn protection_and_licences_are_as_described() {
             keys: vec![key],
             devices: BTreeMap::from([(id("standby-1"), 90)]),
             transferred: [id("failover-1")].into(),
+            unlicensed: Some(BTreeMap::from([(id("recorder-1"), vec![id("gate")])])),
+            needed: true,
+        },
+    );
+    check(
+        "LicenseHappening",
+        &LicenseHappening {
+            at: Timestamp(1),
+            key: id("key-1"),
+            devices: 90,
+            what: LicenseKind::GivenBack,
+            from: Some(id("standby-1")),
+            to: Some(id("recorder-1")),
+            failover: None,
         },
     );
     check("Problem", &Problem::to_be_confirmed("much", "token".to_owned()));
-    check("ServerEdit", &ServerEdit::default());
+    check(
+        "ServerEdit",
+        &ServerEdit {
+            mode: Some(Mode::Failover),
+            ..ServerEdit::default()
+        },
+    );
 }
 
 #[test]
@@ -310,6 +333,7 @@ fn failovers_are_as_described() {
                 summary: "silent".into(),
                 evidence,
             },
+            planned: true,
             reason_cleared: false,
             waits_for: String::new(),
             started_at: at,
@@ -321,6 +345,16 @@ fn failovers_are_as_described() {
             unread: vec![id("standby-1")],
             damaged: vec![damaged],
             damaged_count: 1,
+            overlay: vec![TemporaryChange {
+                camera: Some(id("gate")),
+                change: ChangeKind::Edited,
+                fields: [CameraField::Url].into(),
+                offer: Some(Offer {
+                    state: OfferState::Open,
+                    url: Some("rtsp://192.0.2.9/gate".into()),
+                    username: None,
+                }),
+            }],
             selection: vec![Considered {
                 server: id("standby-1"),
                 chosen: true,

@@ -1,0 +1,4 @@
+CREATE TABLE license_history (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    happening TEXT NOT NULL
+);
