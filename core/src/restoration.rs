@@ -89,6 +89,8 @@ fn check(segment: &Segment, manifest: &Manifest) -> Result<(), &'static str> {
         Err("its path does not lie in its camera's folder")
     } else if segment.failover.as_ref() != Some(&manifest.failover) {
         Err("it was not recorded during this failover")
+    } else if segment.recorded_by != manifest.server {
+        Err("it was recorded by another server than the one that gives it out")
     } else {
         Ok(())
     }

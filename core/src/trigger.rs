@@ -184,6 +184,13 @@ impl Trigger {
         })
     }
 
+    /// Whether it has been heard without a break for [`STABILITY`].
+    #[must_use]
+    pub fn has_returned(&self, now: Moment) -> bool {
+        let lasts = |at: Monotonic| now.monotonic.since(at) >= STABILITY;
+        self.is_heard(now.monotonic) && self.heard_since.is_some_and(lasts)
+    }
+
     /// Whether a reason of `kind` has cleared and nothing else speaks against the server (C5): it has been
     /// heard, running and with a volume that takes recordings for [`STABILITY`].
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Around, Ending, Failover, Holding, Mark, Side};
+use super::{Around, Ending, Failover, Holding, Mark, Side, begin::films_on};
 use crate::{
     contract::{
         api::{Considered, Phase},
@@ -335,9 +335,14 @@ impl Failover {
         }
         self.again = false;
         self.ending = None;
-        self.overlap = false;
+        self.released.clear();
+        self.overlap = films_on(self.reason.kind) && around.original.heard;
         let disabled = (around.surplus)(&chosen);
-        vec![self.give_to(chosen, disabled, selection, now)]
+        let event = self.give_to(chosen, disabled, selection, now);
+        if self.overlap {
+            self.release(around.one_session.clone(), now);
+        }
+        vec![event]
     }
 
     fn same_stand_in(&self, around: &Around<'_>) -> Option<ServerId> {

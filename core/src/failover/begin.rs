@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Ending, Failover, Holder, Holding, Mark};
 use crate::{
     contract::{
-        api::{Phase, Problem},
+        api::{Phase, Problem, ReasonKind},
         event::Event,
         heartbeat::Progress,
     },
@@ -41,6 +41,11 @@ pub struct Beginning {
     pub planned: bool,
     /// Cameras that allow one session: where the recording server films on, it lets go of them.
     pub one_session: BTreeSet<CameraId>,
+}
+
+/// Whether a recording server with such a fault may film on until the failover server does.
+pub(crate) fn films_on(kind: ReasonKind) -> bool {
+    matches!(kind, ReasonKind::Manual | ReasonKind::Storage)
 }
 
 impl Failover {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Around, Failover, Holding, Mark, Side, advance::is_held_elsewhere};
+use super::{Around, Failover, Holder, Holding, Mark, Side, advance::is_held_elsewhere};
 use crate::{
     assignment::Epoch,
     contract::{
@@ -147,13 +147,15 @@ impl Failover {
         if owing.peek().is_none() {
             return self.complete(now);
         }
-        if self.source.is_some() {
+        if self.source.is_some() && !self.should_change_source(around) {
             let waits_for = self.what_fetching_waits_for(around);
             self.wait(waits_for);
             return Vec::new();
         }
         let owing: Vec<(ServerId, Side<'_>)> = owing.collect();
-        let ready = owing.iter().find(|(_, side)| self.has_closed(*side));
+        let ready = owing
+            .iter()
+            .find(|(_, side)| side.heard && self.has_closed(*side));
         if let Some((source, _)) = ready {
             // Only now may it be fetched: whatever is called complete from here on, is.
             let what = format!("{source} has closed its recordings: they are fetched");
@@ -173,6 +175,21 @@ impl Failover {
             .join(" and for ");
         self.wait(waits_for);
         Vec::new()
+    }
+
+    /// Whether the source is gone while another one could be fetched from: what that one has must not wait for a
+    /// machine that may never come back. What was fetched of the first stays fetched.
+    fn should_change_source(&self, around: &Around<'_>) -> bool {
+        let owing = || {
+            self.holders
+                .iter()
+                .zip(&around.holders)
+                .filter(|(holder, _)| holder.holding == Holding::Owes)
+        };
+        let gone = |(holder, side): (&Holder, &Side<'_>)| {
+            Some(&holder.server) == self.source.as_ref() && !side.heard
+        };
+        owing().any(gone) && owing().any(|(_, side)| side.heard && self.has_closed(*side))
     }
 
     /// Whether nothing will be added to what a failover server has recorded.

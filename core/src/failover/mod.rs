@@ -6,7 +6,7 @@
 //! is for the fleet to say.
 
 mod advance;
-mod begin;
+pub(crate) mod begin;
 mod handing_back;
 mod licenses;
 pub mod overlay;
@@ -183,6 +183,8 @@ pub struct Around<'a> {
     pub cameras: &'a BTreeSet<CameraId>,
     /// The same with what people changed meanwhile: each to be run by the failover server.
     pub stand_in_cameras: &'a BTreeSet<CameraId>,
+    /// Of these, the ones that allow one session only.
+    pub one_session: &'a BTreeSet<CameraId>,
     /// A reason for a failover of the recording server that holds now.
     pub cause: Option<Cause>,
     /// Whether this failover's reason has cleared.

@@ -88,6 +88,7 @@ impl Fleet {
                 .collect(),
             cameras: settings.map_or(&nothing, |settings| &settings.enabled),
             stand_in_cameras: overlaid.map_or(&nothing, |settings| &settings.enabled),
+            one_session: settings.map_or(&nothing, |settings| &settings.one_session),
             cause: self.cause_of(&failover.server, now),
             cleared: original.is_some_and(|original| {
                 let trigger = &original.trigger;

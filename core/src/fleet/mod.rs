@@ -158,14 +158,20 @@ struct Settings {
     hash: BundleHash,
     bundle: Bundle,
     enabled: BTreeSet<CameraId>,
+    /// Of these, the ones that allow one session only (K8).
+    one_session: BTreeSet<CameraId>,
 }
 
 impl Settings {
     fn of(bundle: Bundle) -> Self {
-        let enabled = bundle.cameras.iter().filter(|camera| camera.enabled);
+        let ids = |which: fn(&Camera) -> bool| {
+            let cameras = bundle.cameras.iter().filter(|camera| which(camera));
+            cameras.map(|camera| camera.id.clone()).collect()
+        };
         Self {
             hash: bundle.hash(),
-            enabled: enabled.map(|camera| camera.id.clone()).collect(),
+            enabled: ids(|camera| camera.enabled),
+            one_session: ids(|camera| camera.enabled && camera.max_sessions == Some(1)),
             bundle,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
         api::{FailoverReason, Phase, ReasonKind, StartMode},
         heartbeat::{Observation, ServerReport},
     },
-    failover::{Beginning, Failover},
+    failover::{Beginning, Failover, begin::films_on},
     ids::{FailoverId, ServerId},
     server::Mode,
     time::Moment,
@@ -96,7 +96,13 @@ impl Fleet {
             .get(server)
             .map(|protection| protection.policy.clone())
             .unwrap_or_default();
-        if self.members[server].trigger.has_cleared(*kind, &policy, now) {
+        let trigger = &self.members[server].trigger;
+        // Whatever else is wrong with a server that is heard again: its next silence is another one.
+        let cleared = match kind {
+            ReasonKind::Disconnection => trigger.has_returned(now),
+            _ => trigger.has_cleared(*kind, &policy, now),
+        };
+        if cleared {
             self.dismissed.remove(server);
             self.out.push(super::Effect::Delete(RecordKey::new(
                 "dismissed",
@@ -129,26 +135,18 @@ impl Fleet {
             .get(server)
             .map(|protection| protection.policy.clone())
             .unwrap_or_default();
-        let one_session = settings
-            .bundle
-            .cameras
-            .iter()
-            .filter(|camera| camera.enabled && camera.max_sessions == Some(1))
-            .map(|camera| camera.id.clone())
-            .collect();
-        let may_film_on = matches!(cause.reason.kind, ReasonKind::Manual | ReasonKind::Storage);
         let beginning = Beginning {
             id,
             server: server.clone(),
+            overlap: films_on(cause.reason.kind),
             cause,
             by: by_hand.by,
             wanted: by_hand.wanted,
             settings: settings.hash.clone(),
             range: policy.range,
             failback: policy.failback,
-            overlap: may_film_on,
             planned: by_hand.mode == StartMode::Planned,
-            one_session,
+            one_session: settings.one_session.clone(),
         };
         let failover = Failover::begin(beginning, now);
         self.keep(failover);

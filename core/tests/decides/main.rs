@@ -1,5 +1,6 @@
 //! What the core decides, told as stories and as properties.
 
+mod again;
 mod authority;
 mod fleet;
 mod licenses;

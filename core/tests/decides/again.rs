@@ -1,0 +1,135 @@
+//! The second fault: what fails while something is being handed back, and what a person starts over.
+
+use std::time::Duration;
+
+use understudy_core::{
+    assignment::Role,
+    contract::{
+        api::{Phase, StartMode},
+        heartbeat::PackageState,
+        rpc::OrchestratorRequest as Request,
+    },
+};
+
+use crate::rig::{Rig, automatic, server_id};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn source(rig: &Rig) -> Option<String> {
+    match rig.role("recorder-1") {
+        Role::Films(films) => films.restore.map(|restore| restore.source.to_string()),
+        _ => None,
+    }
+}
+
+#[test]
+fn g2_a_source_that_dies_keeps_nobody_elses_recordings_waiting() {
+    // Given a failback from failover-1, which dies in the middle of it; then the recording server fails again.
+    let mut rig = Rig::restoring();
+    assert_eq!(source(&rig).as_deref(), Some("failover-1"));
+    rig.silence("failover-1");
+    rig.pass(2 * SECOND);
+    rig.silence("recorder-1");
+    rig.pass(2 * SECOND);
+    rig.obeys("failover-2");
+    assert_eq!(rig.newest().stand_in, Some(server_id("failover-2")));
+    // When it is back, and the first failover server is not.
+    rig.wake("recorder-1");
+    rig.pass(2 * SECOND);
+    rig.obeys("recorder-1");
+    rig.obeys("failover-2");
+    rig.pass(SECOND);
+    // Then what the second one has is fetched at once, and the first one's when it comes back.
+    assert_eq!(source(&rig).as_deref(), Some("failover-2"));
+    rig.restoration(rig.assignment("recorder-1").epoch, 10, true);
+    assert_eq!(rig.phase(), Phase::Restoring);
+    rig.wake("failover-1");
+    rig.obeys("failover-1");
+    assert_eq!(source(&rig).as_deref(), Some("failover-1"));
+    rig.restoration(rig.assignment("recorder-1").epoch, 10, true);
+    assert_eq!(rig.phase(), Phase::Completed);
+}
+
+#[test]
+fn g2_a_source_that_dies_while_it_is_fetched_from_is_left_for_one_that_lives() {
+    // Given recordings on two failover servers, of which the first is being fetched from.
+    let mut rig = Rig::restoring();
+    rig.silence("failover-1");
+    rig.pass(2 * SECOND);
+    rig.silence("recorder-1");
+    rig.pass(2 * SECOND);
+    rig.obeys("failover-2");
+    rig.wake("failover-1");
+    rig.obeys("failover-1");
+    rig.wake("recorder-1");
+    rig.pass(2 * SECOND);
+    rig.obeys("recorder-1");
+    rig.obeys("failover-2");
+    let first = source(&rig).expect("one of them is fetched from");
+    let other = match first.as_str() {
+        "failover-1" => "failover-2",
+        _ => "failover-1",
+    };
+    rig.obeys("recorder-1");
+    rig.restoration(rig.assignment("recorder-1").epoch, 4, false);
+    // When it dies, the other one is fetched from; when it is back, the rest of it is.
+    rig.silence(&first);
+    rig.pass(2 * SECOND);
+    assert_eq!(source(&rig).as_deref(), Some(other));
+    rig.obeys("recorder-1");
+    rig.restoration(rig.assignment("recorder-1").epoch, 10, true);
+    rig.wake(&first);
+    rig.obeys(&first);
+    rig.pass(SECOND);
+    assert_eq!(source(&rig).as_deref(), Some(first.as_str()));
+    rig.restoration(rig.assignment("recorder-1").epoch, 10, true);
+    assert_eq!(rig.phase(), Phase::Completed);
+    assert_eq!(rig.newest().progress.segments_done, 20);
+}
+
+#[test]
+fn c6_started_again_by_hand_the_original_films_until_the_other_does() {
+    let mut rig = Rig::restoring();
+    rig.ok(Request::StartFailover {
+        server: server_id("recorder-1"),
+        stand_in: None,
+        by: "anna".to_owned(),
+        mode: StartMode::Manual,
+    });
+    assert_eq!(rig.phase(), Phase::TakingOver);
+    assert!(matches!(rig.role("recorder-1"), Role::Films(_)), "it films on");
+    rig.obeys("failover-1");
+    assert_eq!(rig.phase(), Phase::Serving);
+    assert_eq!(rig.role("recorder-1"), Role::Standby);
+}
+
+#[test]
+fn c2_a_silence_that_was_dismissed_is_over_when_the_server_is_heard_whatever_else_it_has() {
+    // Given a server that a person took back although it was silent.
+    let mut rig = Rig::serving(automatic());
+    rig.ok(Request::StopFailover {
+        server: server_id("recorder-1"),
+        by: "anna".to_owned(),
+    });
+    // When it is heard for a while, with a recording service that has crashed,
+    rig.wake("recorder-1");
+    for _ in 0..30 {
+        let mut sick = rig.observation(&server_id("recorder-1"));
+        sick.package.state = PackageState::Crashed;
+        rig.observe(sick);
+        rig.now += Duration::from_millis(100);
+    }
+    rig.obeys("recorder-1");
+    rig.obeys("failover-1");
+    rig.restoration(rig.assignment("recorder-1").epoch, 10, true);
+    rig.obeys("failover-1");
+    let before = rig.fleet.failovers().count();
+    // and falls silent again, then that is a silence of its own.
+    rig.silence("recorder-1");
+    rig.pass(3 * SECOND);
+    assert!(
+        rig.fleet.failovers().count() > before || rig.phase() == Phase::TakingOver,
+        "{:?}",
+        rig.newest()
+    );
+}
