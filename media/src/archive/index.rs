@@ -177,6 +177,12 @@ impl Index {
         Ok(connection.immediate_transaction(work)?)
     }
 
+    /// Keeps no writer waiting: whoever only reads takes no lock that another process needs to add a segment.
+    fn read<T>(&self, work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>) -> Answer<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(connection.transaction(work)?)
+    }
+
     /// Adds segments whose files are durable, or replaces what was said of them.
     pub(super) fn add(&self, closed: &[Segment]) -> Answer<()> {
         self.with(|connection| {
@@ -230,7 +236,7 @@ impl Index {
 
     /// Of `own` recordings for a failover, those that are not what their rows say, each with why.
     pub(super) fn damaged(&self, failover: &FailoverId, own: &ServerId) -> Answer<BTreeMap<String, String>> {
-        let damaged: Vec<(String, Option<String>)> = self.with(|connection| {
+        let damaged: Vec<(String, Option<String>)> = self.read(|connection| {
             segments::table
                 .filter(segments::failover.eq(failover.as_str()))
                 .filter(segments::recorded_by.eq(own.as_str()))
@@ -246,7 +252,7 @@ impl Index {
 
     /// Segments whose files are there, oldest first.
     pub(super) fn closed(&self, filter: &Filter) -> Answer<Vec<Segment>> {
-        self.with(|connection| {
+        self.read(|connection| {
             let mut query = segments::table.filter(segments::state.eq(CLOSED)).into_boxed();
             if let Some(camera) = &filter.camera {
                 query = query.filter(segments::camera.eq(camera.as_str()));
@@ -270,10 +276,11 @@ impl Index {
         })
     }
 
-    /// Path and hash of each segment that is here, or was handed over and has expired.
-    pub(super) fn known(&self) -> Answer<Vec<(String, String)>> {
-        self.with(|connection| {
+    /// Path and hash of each segment of a failover that is here, or was handed over and has expired.
+    pub(super) fn known(&self, failover: &FailoverId) -> Answer<Vec<(String, String)>> {
+        self.read(|connection| {
             segments::table
+                .filter(segments::failover.eq(failover.as_str()))
                 .select((segments::path, segments::blake3))
                 .load(connection)
         })
@@ -282,7 +289,7 @@ impl Index {
     /// Paths of all files that are said to lie in `folder`, which ends with a slash; true for those that could
     /// not be repaired.
     pub(super) fn paths_in(&self, folder: &str) -> Answer<Vec<(String, bool)>> {
-        self.with(|connection| {
+        self.read(|connection| {
             segments::table
                 .filter(segments::state.eq(CLOSED).and(segments::path.ge(folder)))
                 .filter(segments::path.lt(format!("{}0", folder.trim_end_matches('/'))))
@@ -295,7 +302,7 @@ impl Index {
     /// `own` if that is given.
     pub(super) fn bytes(&self, camera: Option<&CameraId>, own: Option<&ServerId>) -> Answer<u64> {
         let sum = diesel::dsl::sql::<diesel::sql_types::BigInt>("COALESCE(SUM(bytes), 0)");
-        let bytes: i64 = self.with(|connection| {
+        let bytes: i64 = self.read(|connection| {
             let mut query = segments::table
                 .filter(segments::state.eq(CLOSED))
                 .select(sum)
@@ -323,16 +330,18 @@ impl Index {
         own: &ServerId,
         held: bool,
     ) -> Answer<Vec<Segment>> {
-        self.with(|connection| {
+        self.read(|connection| {
             let mut query = segments::table.filter(segments::state.eq(CLOSED)).into_boxed();
             if let Some(camera) = camera {
                 query = query.filter(segments::camera.eq(camera.as_str()));
             }
             query = if held {
+                // One of no bytes is gone already, and only named.
                 query.filter(
                     segments::failover
                         .is_not_null()
-                        .and(segments::recorded_by.eq(own.as_str())),
+                        .and(segments::recorded_by.eq(own.as_str()))
+                        .and(segments::bytes.gt(0)),
                 )
             } else {
                 query.filter(
@@ -373,7 +382,7 @@ impl Index {
     /// All entries about filming, in their order.
     pub(super) fn filming(&self) -> Answer<Vec<Began>> {
         let rows: Vec<(i32, i64, Option<String>, bool)> =
-            self.with(|connection| filming::table.order(filming::id).load(connection))?;
+            self.read(|connection| filming::table.order(filming::id).load(connection))?;
         let entry = |(id, since, failover, ended): (i32, i64, Option<String>, bool)| {
             let failover = failover.and_then(|id| FailoverId::new(id).ok());
             (id, Timestamp(since), failover, ended)

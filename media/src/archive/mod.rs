@@ -247,6 +247,20 @@ impl Archive {
             .await
     }
 
+    /// Deletes the oldest of all until `free_bytes` are free on the volume, damaged ones that were put aside first.
+    /// Asks the volume alone as long as there is room, so that it can be called every second.
+    ///
+    /// # Errors
+    /// What disk and index say.
+    pub async fn make_room(&self, free_bytes: u64) -> Result<Retained, ArchiveError> {
+        self.blocking(move |archive| {
+            let mut retained = Retained::default();
+            archive.make_room(free_bytes, &mut retained)?;
+            Ok(retained)
+        })
+        .await
+    }
+
     /// Reads a segment's file again and compares it with what is said of it. Damaged is what is lost whenever
     /// it is asked for: a file that is gone, that the disk can't read (EIO), or that holds something else. That
     /// is kept in mind for [`Archive::erase`].
@@ -267,13 +281,14 @@ impl Archive {
         .await
     }
 
-    /// Path and hash of each segment that is here or was handed over and has expired since: what need not be
-    /// fetched (again).
+    /// Path and hash of each segment of a failover that is here or was handed over and has expired since: what need
+    /// not be fetched (again).
     ///
     /// # Errors
     /// [`ArchiveError::Index`].
-    pub async fn known(&self) -> Result<BTreeSet<(String, String)>, ArchiveError> {
-        self.blocking(|archive| Ok(archive.index.known()?.into_iter().collect()))
+    pub async fn known(&self, failover: &FailoverId) -> Result<BTreeSet<(String, String)>, ArchiveError> {
+        let failover = failover.clone();
+        self.blocking(move |archive| Ok(archive.index.known(&failover)?.into_iter().collect()))
             .await
     }
 
@@ -423,6 +438,11 @@ impl Volume {
 
 /// In what the file differs from what its row says of it.
 fn damage(file: &Path, segment: &Segment) -> io::Result<Option<String>> {
+    if segment.blake3 == UNKNOWN && segment.bytes == 0 && !file.exists() {
+        return Ok(Some(
+            "the disk was full: it was deleted before it was handed back".to_owned(),
+        ));
+    }
     if segment.blake3 == UNKNOWN {
         return Ok(Some("could not be repaired".to_owned()));
     }
@@ -497,30 +517,54 @@ impl Inner {
             self.delete(beyond)?;
             retained.removed.extend_from_slice(beyond);
         }
-        let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;
-        if free < free_bytes {
-            let aside = self.folder.join(DAMAGED);
-            disk::delete_oldest(&aside, free_bytes - free).map_err(ArchiveError::file(&aside))?;
-        }
-        for held in [false, true] {
+        self.make_room(free_bytes, &mut retained)?;
+        Ok(retained)
+    }
+
+    fn make_room(&self, free_bytes: u64, retained: &mut Retained) -> Result<(), ArchiveError> {
+        let missing = || -> Result<u64, ArchiveError> {
             let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;
-            if free >= free_bytes {
+            Ok(free_bytes.saturating_sub(free))
+        };
+        let bytes = missing()?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let aside = self.folder.join(DAMAGED);
+        disk::delete_oldest(&aside, bytes).map_err(ArchiveError::file(&aside))?;
+        for held in [false, true] {
+            let bytes = missing()?;
+            if bytes == 0 {
                 break;
             }
             let oldest = self.index.oldest(None, &self.server, held)?;
-            let taken = retention::to_make_room(&oldest, free_bytes - free);
+            let taken = retention::to_make_room(&oldest, bytes);
             self.delete(taken)?;
             retained.removed.extend_from_slice(taken);
             if held {
+                self.name_lost(taken)?;
                 retained.lost.extend_from_slice(taken);
             }
         }
-        for segment in &retained.lost {
-            tracing::error!(
-                segment.path,
-                "the disk is full: a recording is lost before it was handed back"
-            );
-        }
-        Ok(retained)
+        Ok(())
+    }
+
+    /// What another server had still to fetch stays in the manifest, as something that can't be had: nothing is lost
+    /// in silence.
+    fn name_lost(&self, taken: &[Segment]) -> Result<(), ArchiveError> {
+        let reason = "the disk was full: it was deleted before it was handed back";
+        let named: Vec<(Segment, Option<String>)> = taken
+            .iter()
+            .map(|segment| {
+                tracing::error!(segment.path, "{reason}");
+                let lost = Segment {
+                    bytes: 0,
+                    blake3: UNKNOWN.to_owned(),
+                    ..segment.clone()
+                };
+                (lost, Some(reason.to_owned()))
+            })
+            .collect();
+        self.index.add_found(&named)
     }
 }

@@ -25,7 +25,7 @@ use self::{board::Board, take::Take};
 use crate::{
     archive::Archive,
     camera::{Fanout, Fault},
-    recorder::{self, Purpose, Shared},
+    recorder::{self, GIVEN_UP_KIB, Purpose, Shared},
     snapshot::{self, SnapshotError},
 };
 
@@ -132,6 +132,7 @@ impl Studio {
             archive,
             closing: TaskTracker::new(),
             disk: Arc::new(Semaphore::new(DISK_THREADS)),
+            given_up: Arc::new(Semaphore::new(GIVEN_UP_KIB)),
         };
         let nothing = Purpose {
             recorded: false,

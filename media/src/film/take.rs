@@ -92,6 +92,8 @@ struct Filming<'a> {
     key_frames: Watchdog,
     /// Since when frames are recorded that are not in a file yet.
     unwritten: Option<Duration>,
+    /// Whether anything of this session has been in a file: then what it sends can be recorded.
+    proven: bool,
 }
 
 impl<'a> Filming<'a> {
@@ -111,6 +113,7 @@ impl<'a> Filming<'a> {
             watchdog: Watchdog::new(Duration::from_millis(take.config.silence_ms), Duration::ZERO),
             key_frames: Watchdog::new(KEY_FRAME_PATIENCE, Duration::ZERO),
             unwritten: None,
+            proven: false,
         }
     }
 
@@ -137,14 +140,19 @@ impl<'a> Filming<'a> {
     }
 
     fn frame(&mut self, frame: &Frame) {
-        self.watchdog.heard(self.now());
+        let now = self.now();
+        self.watchdog.heard(now);
         if let Frame::Video(video) = frame
             && video.key
         {
             self.key_frame(video);
         }
         if let Some((recorder, _)) = &mut self.recorder {
+            let begun = recorder.begun();
             recorder.take(frame, &self.current);
+            if recorder.begun() != begun {
+                self.unwritten = self.unwritten.or(Some(now));
+            }
         }
         self.take.fanout.publish(frame);
     }
@@ -169,6 +177,7 @@ impl<'a> Filming<'a> {
         match progress {
             Progress::Recording => {
                 self.unwritten = None;
+                self.proven = true;
                 self.take.say(CameraStatus::Recording);
             }
             Progress::Failed(number, fault) => {
@@ -216,7 +225,7 @@ impl<'a> Filming<'a> {
             .is_some_and(|since| now.saturating_sub(since) > FILE_PATIENCE)
         {
             self.unwritten = Some(now);
-            if recorder.has_file() {
+            if recorder.has_file() && !self.proven {
                 return Err(Fault::new(
                     CameraFault::Garbage,
                     "what it sends makes no recording",

@@ -33,7 +33,12 @@ pub(crate) struct Shared {
     pub(crate) closing: TaskTracker,
     /// How many files are opened or closed at once: a hung disk then holds these threads, and no more.
     pub(crate) disk: Arc<Semaphore>,
+    /// What all segments together may hold in memory that were given up before the disk opened their files, in KiB.
+    pub(crate) given_up: Arc<Semaphore>,
 }
+
+/// See [`Shared::given_up`]: some ten seconds of ninety cameras of 2 Mbit/s.
+pub(crate) const GIVEN_UP_KIB: usize = 256 * 1024;
 
 /// For what it is filmed.
 #[derive(Clone, Debug)]
@@ -150,6 +155,11 @@ impl Recorder {
         }
     }
 
+    /// Segments begun so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
     /// Whether the disk let a file be opened for what is recorded at the moment.
     pub(crate) fn has_file(&self) -> bool {
         self.current.as_ref().is_none_or(|writer| writer.opened.is_some())
@@ -195,6 +205,7 @@ mod tests {
             segment: Duration::from_secs(60),
             closing: TaskTracker::new(),
             disk: Arc::new(Semaphore::new(1)),
+            given_up: Arc::new(Semaphore::new(GIVEN_UP_KIB)),
         };
         let (mut recorder, _progress) = Recorder::new(shared.clone(), camera.id, Some(audio));
         let purpose = Purpose {

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use understudy_core::{
     contract::{heartbeat::CameraFault, segment::Segment},
     ids::{CameraId, FailoverId},
@@ -169,14 +169,32 @@ impl Writer {
         self.opened = Some(opened);
     }
 
+    /// What waits for a disk that does not answer is kept for as long as there is memory for it; a server that runs
+    /// out of that films nothing at all.
+    fn hold_waiting(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.poll_open();
+        let kib = u32::try_from(self.waiting_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let held = Arc::clone(&self.shared.given_up).try_acquire_many_owned(kib).ok();
+        if held.is_none() {
+            tracing::error!(
+                camera.id = %self.camera, lost.seconds = self.last.as_secs(),
+                "the disk does not answer, and no more can be kept for it in memory: these frames are lost"
+            );
+            self.waiting.clear();
+            self.waiting_bytes = 0;
+        }
+        held
+    }
+
     /// Closes the segment in the background. It ends where the next begins, or with its own last frame.
     pub(super) fn finish(mut self, next: Option<Timestamp>) {
         let tracker = self.shared.closing.clone();
         tracker.spawn(async move {
-            if let Some(opening) = self.opening.take()
-                && let Ok(opened) = opening.await
-            {
-                self.use_file(opened);
+            if let Some(opening) = self.opening.take() {
+                let _held = self.hold_waiting();
+                if let Ok(opened) = opening.await {
+                    self.use_file(opened);
+                }
             }
             let Some(Opened {
                 file,

@@ -51,7 +51,7 @@ async fn g2_what_another_server_recorded_comes_in_beside_own_recordings_of_the_s
     assert_eq!(archive.verify(&other).await?, Verdict::Whole);
     assert!(
         archive
-            .known()
+            .known(&failover("f-1"))
             .await?
             .contains(&(other.path.clone(), other.blake3.clone()))
     );
@@ -150,7 +150,7 @@ async fn e1_retention_takes_the_oldest_and_what_was_handed_over_counts_as_delive
     assert_eq!(archive.bytes().await?, 20);
     assert!(!Path::new(&archive.file(&all[0].path)?).exists());
     assert_eq!(
-        archive.known().await?.len(),
+        archive.known(&failover("f-1")).await?.len(),
         4,
         "what expired is not fetched again"
     );
@@ -177,7 +177,28 @@ async fn g2_a_full_volume_takes_what_is_not_handed_back_last_and_names_it() -> a
         "no limit takes what is not handed back yet"
     );
     let retained = archive.retain(Timestamp(i64::MAX), Vec::new(), u64::MAX).await?;
-    assert_eq!(retained.lost, [held]);
+    assert_eq!(retained.lost, [held.clone()]);
+    // Whoever is to fetch it hears of it, and that it can't be had.
+    let listed = archive.manifest(&failover("f-1"), true).await?.segments;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].path, held.path);
+    let verdict = archive.verify(&listed[0]).await?;
+    assert!(
+        matches!(&verdict, Verdict::Damaged(why) if why.contains("disk was full")),
+        "{verdict:?}"
+    );
+    archive.recover().await?;
+    assert_eq!(archive.manifest(&failover("f-1"), true).await?.segments, listed);
+    // It takes no room, so that nothing is gained by taking it again.
+    assert!(archive.make_room(u64::MAX).await?.removed.is_empty());
+    assert_eq!(archive.erase(&failover("f-1")).await?, 1);
+    assert!(
+        archive
+            .manifest(&failover("f-1"), true)
+            .await?
+            .segments
+            .is_empty()
+    );
     Ok(())
 }
 

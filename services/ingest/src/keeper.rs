@@ -11,13 +11,16 @@ use understudy_core::{
     ids::{ErasureId, FailoverId},
     reconcile::Input,
 };
-use understudy_media::archive::{Archive, Everything};
+use understudy_media::archive::{Archive, ArchiveError, Everything, Retained};
 use understudy_runtime::{Process, clock};
 
 use crate::{IngestConfig, disk::Disk};
 
 /// The pause before something that the archive refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often room is made on a full volume: what is kept free lasts for seconds only where many cameras record and
+/// a failback comes in beside them.
+const MAKE_ROOM: Duration = Duration::from_secs(1);
 
 /// The archive's keeper. Clones share it.
 #[derive(Clone)]
@@ -215,33 +218,25 @@ impl Keeper {
                 return;
             }
             let shutdown = keeper.process.shutdown();
-            let mut ticks = tokio::time::interval(every);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    _ = ticks.tick() => {}
+            let work = async {
+                let mut limits_due = tokio::time::interval(every);
+                let mut room_due = tokio::time::interval(MAKE_ROOM);
+                for due in [&mut limits_due, &mut room_due] {
+                    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 }
-                let limits = cameras.borrow().clone();
-                let round = keeper.round(limits, free, &bytes);
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = round => {}
+                loop {
+                    tokio::select! {
+                        _ = limits_due.tick() => {
+                            let limits = cameras.borrow().clone();
+                            say_removed(keeper.archive.retain(clock::wall(), limits, free).await);
+                            keeper.measure(&bytes).await;
+                        }
+                        _ = room_due.tick() => say_removed(keeper.archive.make_room(free).await),
+                    }
                 }
-            }
+            };
+            shutdown.run_until_cancelled(work).await;
         });
-    }
-
-    async fn round(&self, cameras: Vec<Camera>, free: u64, bytes: &IntGauge) {
-        match self.archive.retain(clock::wall(), cameras, free).await {
-            Ok(retained) if retained.removed.is_empty() => {}
-            Ok(retained) => {
-                let (segments, lost) = (retained.removed.len(), retained.lost.len());
-                tracing::info!(segments, lost, "retention removed recordings");
-            }
-            Err(error) => tracing::error!(%error, "retention failed, and is tried again"),
-        }
-        self.measure(bytes).await;
     }
 
     async fn measure(&self, bytes: &IntGauge) {
@@ -249,6 +244,17 @@ impl Keeper {
             Ok(total) => bytes.set(i64::try_from(total).unwrap_or(i64::MAX)),
             Err(error) => tracing::warn!(%error, "the archive's size is not known"),
         }
+    }
+}
+
+fn say_removed(result: Result<Retained, ArchiveError>) {
+    match result {
+        Ok(retained) if retained.removed.is_empty() => {}
+        Ok(retained) => {
+            let (segments, lost) = (retained.removed.len(), retained.lost.len());
+            tracing::info!(segments, lost, "retention removed recordings");
+        }
+        Err(error) => tracing::error!(%error, "retention failed, and is tried again"),
     }
 }
 

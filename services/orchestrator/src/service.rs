@@ -187,6 +187,7 @@ impl Orchestrator {
     async fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut changes = Vec::new();
         let mut messages = Vec::new();
+        let mut asked = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Save(record) => changes.push(Change::Save(record)),
@@ -200,14 +201,21 @@ impl Orchestrator {
                     self.metrics.count(&fact.event, &self.fleet);
                     messages.push(Message::fact(&fact));
                 }
-                // Full: the fleet asks again.
-                Effect::License(request) => drop(self.licenses.try_send((TraceContext::next(), request))),
+                Effect::License(request) => asked.push(request),
             }
         }
-        if changes.is_empty() && messages.is_empty() {
+        let kept = !changes.is_empty() || !messages.is_empty();
+        if kept {
+            self.persist(changes, messages).await;
+        }
+        // Only now: keys that moved for a failover that a crash forgot would never come back.
+        for request in asked {
+            // Full: the fleet asks again.
+            drop(self.licenses.try_send((TraceContext::next(), request)));
+        }
+        if !kept {
             return;
         }
-        self.persist(changes, messages).await;
         let enrolled: BTreeSet<ServerId> = self.fleet.servers().map(|server| server.id.clone()).collect();
         self.servers.send_if_modified(|known| {
             let changed = *known != enrolled;

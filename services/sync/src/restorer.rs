@@ -27,7 +27,7 @@ use understudy_core::{
     ids::{DomainId, ServerId},
     restoration,
 };
-use understudy_media::archive::{Archive, ArchiveError};
+use understudy_media::archive::{Archive, ArchiveError, Name};
 
 use crate::{
     config::SyncConfig,
@@ -221,7 +221,7 @@ impl Restorer {
         if !manifest.segments.is_empty() && manifest.segments == *settled {
             return Ok(manifest.complete);
         }
-        let known = self.archive.known().await.map_err(words)?;
+        let known = self.archive.known(&restore.failover).await.map_err(words)?;
         // Retention here leaves a note of what was handed over and has expired: that is known, too.
         let mut plan = restoration::plan(&manifest, &known, |_| false);
         tally.begin(&mut plan);
@@ -339,8 +339,10 @@ fn check(manifest: &Manifest, restore: &Restore) -> Result<(), String> {
 }
 
 async fn attempt(archive: &Archive, remote: &Remote, segment: Segment, door: Door, floor: u64) -> Outcome {
-    if archive.file(&segment.path).is_err() {
-        return Outcome::Damaged(segment, "its path is not one of an archive".to_owned());
+    // A name of another server's, of this one's above all, would replace what that one recorded.
+    let named = Name::parse(&segment.path);
+    if named.is_none_or(|name| name.server != segment.recorded_by || name.camera != segment.camera) {
+        return Outcome::Damaged(segment, "its path is not one that its server gives".to_owned());
     }
     match room_for(archive, segment.bytes, floor) {
         Ok(None) => {}
