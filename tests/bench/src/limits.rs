@@ -79,6 +79,16 @@ impl Measured {
                 recording.ours.steady / recording.ffmpeg.steady,
                 None,
             ),
+            figure(
+                "cpu_percent_per_camera_steady_receiving",
+                recording.receiving.steady,
+                None,
+            ),
+            figure(
+                "cpu_ratio_ffmpeg_steady_receiving",
+                recording.receiving.steady / recording.ffmpeg.steady,
+                None,
+            ),
             figure("rss_mib_base", recording.rss_mib_base, None),
             figure(
                 "rss_mib_per_camera",

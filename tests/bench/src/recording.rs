@@ -26,6 +26,8 @@ pub(crate) struct Recording {
     pub(crate) ours: Cpu,
     /// See `ours`.
     pub(crate) ffmpeg: Cpu,
+    /// Ours with the same sessions and nothing recorded: what is left of it is not the recorder's to save.
+    pub(crate) receiving: Cpu,
     /// Memory per camera above the base, in MiB.
     pub(crate) rss_mib_per_camera: f64,
     /// Memory of the recording service without cameras, in MiB.
@@ -73,13 +75,33 @@ pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
         rig.server("recorder-1").ingest.start()?;
         all_film(&rig, cameras).await?;
     }
+    let receiving = receive_only(&mut rig, cameras).await?;
     rig.stop().await;
     Ok(Recording {
         ours,
         ffmpeg,
+        receiving,
         rss_mib_per_camera: (rss_mib - rss_mib_base) / cameras as f64,
         rss_mib_base,
     })
+}
+
+/// The same cameras on the same server, and nothing is recorded: sessions, packets and frames alone.
+async fn receive_only(rig: &mut Rig, cameras: usize) -> anyhow::Result<Cpu> {
+    for index in 0..cameras {
+        let path = format!("cameras/{}", camera_name(index));
+        let edit = serde_json::json!({ "recording": "live_only" });
+        let _changed: serde_json::Value = rig.api.call(Method::PATCH, &path, Some(&edit)).await?;
+    }
+    let mut receiving = Cpu::default();
+    for _ in 0..ROUNDS {
+        rig.server("recorder-1").ingest.stop().await;
+        rig.server("recorder-1").ingest.start()?;
+        let pid = pid(rig)?;
+        receiving.add(&[pid], cameras).await?;
+        all_film(rig, cameras).await?;
+    }
+    Ok(receiving)
 }
 
 fn pid(rig: &mut Rig) -> anyhow::Result<i32> {
