@@ -9,6 +9,7 @@ pub mod api;
 pub mod display;
 pub mod frames;
 pub mod keep;
+pub mod line;
 pub mod listener;
 pub mod measure;
 pub mod ports;
@@ -17,6 +18,7 @@ pub mod report;
 pub mod rig;
 pub mod sent;
 pub mod story;
+pub mod volume;
 
 /// Why the demo, or something that it promised, failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,9 @@ pub enum DemoError {
         /// How things stood.
         state: String,
     },
+    /// What was asked for needs something that this machine or user lacks.
+    #[error("{0}")]
+    Lacking(String),
     /// The simulator's or the archive's account can't be read.
     #[error("{0}")]
     Account(String),

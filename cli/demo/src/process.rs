@@ -2,6 +2,7 @@
 //! killed by its id.
 
 use std::{
+    ffi::OsStr,
     fs::{File, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -29,6 +30,8 @@ pub struct Process {
     executable: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// A program that runs it in another place.
+    enter: Vec<String>,
     health: SocketAddr,
     log: PathBuf,
     child: Option<Child>,
@@ -48,6 +51,7 @@ impl Process {
             executable: executable.to_owned(),
             arguments,
             environment: Vec::new(),
+            enter: Vec::new(),
             health,
             log: logs.join(format!("{name}.log")),
             child: None,
@@ -58,6 +62,12 @@ impl Process {
     pub fn set_environment(&mut self, key: &str, value: &str) {
         self.environment.retain(|(known, _)| known != key);
         self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Runs it, from its next start on, by a program that turns into what follows it on its command line, e.g.
+    /// `nsenter --net=… --`.
+    pub fn enter(&mut self, by: &[String]) {
+        by.clone_into(&mut self.enter);
     }
 
     /// Starts it; its output is added to its log.
@@ -71,7 +81,14 @@ impl Process {
             .open(&self.log)
             .map_err(DemoError::io(format!("can't write {}", self.log.display())))?;
         let clone = |file: &File| file.try_clone().map_err(DemoError::io("can't share a log file"));
-        let child = Command::new(&self.executable)
+        let mut words = self
+            .enter
+            .iter()
+            .map(OsStr::new)
+            .chain([self.executable.as_os_str()]);
+        let program = words.next().expect("there is the executable at least");
+        let child = Command::new(program)
+            .args(words)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())

@@ -11,13 +11,16 @@ use crate::measure::Figures;
 pub struct Report {
     /// How many cameras.
     pub cameras: usize,
-    /// `kill` or `manual`.
+    /// `kill`, `manual`, `storage` or `partition`.
     pub failure: String,
     /// Whether the cameras began with a key frame for each client, as some real ones do.
     pub key_frame_on_connect: bool,
     /// How long it took, and what is missing.
     #[serde(flatten)]
     pub figures: Figures,
+    /// For how long both servers filmed each camera at least, by the frames that both have.
+    #[serde(default)]
+    pub overlap_seconds: f64,
     /// From `failover.restoring` to `failover.completed`.
     pub failback_seconds: f64,
     /// Size of the failover server's files.
@@ -65,6 +68,7 @@ impl Report {
                 self.figures.frames_lost_bound
             ),
             format!("longest gap        {:.3} s", self.figures.longest_gap_seconds),
+            format!("overlap            {:.3} s", self.overlap_seconds),
             format!(
                 "failback           {:.1} MB in {:.3} s, {} segments verified, {} mismatched",
                 self.failback_bytes as f64 / 1e6,

@@ -10,7 +10,7 @@
 
 use std::{
     fmt::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,12 +25,14 @@ use understudy_core::{
 };
 use understudy_runtime::seal::FleetKey;
 
-use crate::{DemoError, api::Api, ports, process::Process, sent::Simulator};
+use crate::{DemoError, api::Api, line::Line, ports, process::Process, sent::Simulator};
 
 /// The name and password of the simulated cameras.
 pub const CAMERA_USER: &str = "operator";
 /// See [`CAMERA_USER`].
 pub const CAMERA_PASSWORD: &str = "only-for-the-demo";
+/// The domain of everything that is not said to be in another.
+const DOMAIN: &str = "demo";
 
 /// What fleet is wanted.
 #[derive(Clone, Debug)]
@@ -56,6 +58,9 @@ pub struct Plan {
     pub policy: Policy,
     /// More lines for every configuration file.
     pub extra_configuration: String,
+    /// The host's address for servers that don't run beside it ([`Place::host`]): broker and monitor listen there
+    /// too, without a password worth the name, so only ever on a network of the rig's own.
+    pub host_address: Option<IpAddr>,
 }
 
 /// One server that is wanted.
@@ -69,6 +74,23 @@ pub struct ServerPlan {
     pub mode: Mode,
     /// The most cameras it can run.
     pub max_cameras: u32,
+    /// The domain that it is in.
+    pub domain: String,
+    /// Whether its way to the host goes over lines that can be cut ([`ServerRig::lines`]).
+    pub cuttable: bool,
+    /// Where it runs, if not beside the host.
+    pub place: Option<Place>,
+}
+
+/// Where on a network a server's processes run.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its address there.
+    pub address: IpAddr,
+    /// The host's address, as it is seen from there.
+    pub host: IpAddr,
+    /// A program, with arguments, that runs in that place what follows it on its command line.
+    pub enter: Vec<String>,
 }
 
 impl ServerPlan {
@@ -79,16 +101,44 @@ impl ServerPlan {
             name: name.to_owned(),
             mode: Mode::Recording,
             max_cameras,
+            domain: DOMAIN.to_owned(),
+            cuttable: false,
+            place: None,
         }
     }
 
     /// A failover server.
     pub fn failover(id: &str, name: &str, max_cameras: u32) -> Self {
         Self {
-            id: id.to_owned(),
-            name: name.to_owned(),
             mode: Mode::Failover,
-            max_cameras,
+            ..Self::recording(id, name, max_cameras)
+        }
+    }
+
+    /// In another domain than the host.
+    #[must_use]
+    pub fn in_domain(self, domain: &str) -> Self {
+        Self {
+            domain: domain.to_owned(),
+            ..self
+        }
+    }
+
+    /// With lines to the host that can be cut.
+    #[must_use]
+    pub fn with_lines(self) -> Self {
+        Self {
+            cuttable: true,
+            ..self
+        }
+    }
+
+    /// In a place of its own.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        Self {
+            place: Some(place),
+            ..self
         }
     }
 }
@@ -108,6 +158,8 @@ pub struct ServerRig {
     pub ingest: Process,
     /// Hands back.
     pub sync: Process,
+    /// Its lines to broker and monitor, if they can be cut.
+    pub lines: Vec<Line>,
 }
 
 impl ServerRig {
@@ -124,6 +176,20 @@ impl ServerRig {
         self.ingest.start()?;
         self.sync.start()?;
         self.agent.start()
+    }
+
+    /// Cuts its lines to the host. It runs on, and does not know.
+    pub fn cut(&self) {
+        for line in &self.lines {
+            line.cut();
+        }
+    }
+
+    /// Its lines carry again.
+    pub fn mend(&self) {
+        for line in &self.lines {
+            line.mend();
+        }
     }
 
     /// Kills its processes as `kill -9` does: the recording service first, the others at once after it.
@@ -216,7 +282,8 @@ impl Rig {
         for folder in ["logs", "broker", "host"] {
             create(&plan.folder.join(folder))?;
         }
-        let broker = Broker::start_in(&plan.folder.join("broker"))
+        let also_at: Vec<IpAddr> = plan.host_address.into_iter().collect();
+        let broker = Broker::start_listening(&plan.folder.join("broker"), &also_at)
             .await
             .map_err(|error| DemoError::Broker(error.to_string()))?;
         let key_file = plan.folder.join("fleet.key");
@@ -236,11 +303,11 @@ impl Rig {
             license: service(&plan, "license", "license", &config, &logs)?,
             console: service(&plan, "console", "console", &config, &logs)?,
         };
-        let servers = plan
-            .servers
-            .iter()
-            .map(|server| describe_server(&plan, server, &broker, monitor_address, &key_file, &logs))
-            .collect::<Result<_, _>>()?;
+        let mut servers = Vec::new();
+        for server in &plan.servers {
+            let way = Way::from(server, &broker, monitor_address).await?;
+            servers.push(describe_server(&plan, server, way, &key_file, &logs)?);
+        }
         let simulator_process = describe_simulator(&plan, camera_address, control_address, &logs);
         Ok(Self {
             api: Api::new(api_address),
@@ -356,7 +423,7 @@ impl Rig {
         Ok(Server {
             id: id(&server.plan.id)?,
             name: server.plan.name.clone(),
-            domain: domain()?,
+            domain: domain(&server.plan.domain)?,
             mode: server.plan.mode,
             max_cameras: server.plan.max_cameras,
             sync_address: format!("http://{}", server.sync_address),
@@ -445,8 +512,8 @@ fn id(text: &str) -> Result<ServerId, DemoError> {
     ServerId::new(text).map_err(|error| DemoError::Account(error.to_string()))
 }
 
-fn domain() -> Result<DomainId, DemoError> {
-    DomainId::new("demo").map_err(|error| DemoError::Account(error.to_string()))
+fn domain(text: &str) -> Result<DomainId, DemoError> {
+    DomainId::new(text).map_err(|error| DemoError::Account(error.to_string()))
 }
 
 fn four() -> Result<[SocketAddr; 4], DemoError> {
@@ -462,6 +529,17 @@ fn service(
     logs: &Path,
 ) -> Result<Process, DemoError> {
     let health = ports::one()?;
+    Ok(service_at(plan, name, subcommand, config, health, logs))
+}
+
+fn service_at(
+    plan: &Plan,
+    name: &str,
+    subcommand: &str,
+    config: &Path,
+    health: SocketAddr,
+    logs: &Path,
+) -> Process {
     let arguments = [
         subcommand.to_owned(),
         "--die-with-parent".to_owned(),
@@ -470,39 +548,75 @@ fn service(
         "--listen".to_owned(),
         health.to_string(),
     ];
-    Ok(Process::new(
-        &plan.executable,
-        name,
-        arguments.to_vec(),
-        health,
-        logs,
-    ))
+    Process::new(&plan.executable, name, arguments.to_vec(), health, logs)
+}
+
+/// How a server reaches the host.
+struct Way {
+    broker: String,
+    monitor: SocketAddr,
+    lines: Vec<Line>,
+}
+
+impl Way {
+    async fn from(server: &ServerPlan, broker: &Broker, monitor: SocketAddr) -> Result<Self, DemoError> {
+        let (mut broker_at, mut monitor_at) = (broker.address(), monitor);
+        if let Some(place) = &server.place {
+            broker_at.set_ip(place.host);
+            monitor_at.set_ip(place.host);
+        }
+        let mut lines = Vec::new();
+        if server.cuttable {
+            let (to_broker, to_monitor) = (Line::to(broker_at).await?, Line::to(monitor_at).await?);
+            (broker_at, monitor_at) = (to_broker.address(), to_monitor.address());
+            lines = vec![to_broker, to_monitor];
+        }
+        Ok(Self {
+            broker: broker.url_at(broker_at),
+            monitor: monitor_at,
+            lines,
+        })
+    }
 }
 
 fn describe_server(
     plan: &Plan,
     server: &ServerPlan,
-    broker: &Broker,
-    monitor: SocketAddr,
+    way: Way,
     key_file: &Path,
     logs: &Path,
 ) -> Result<ServerRig, DemoError> {
     let folder = plan.folder.join(&server.id);
     create(&folder)?;
     let config = folder.join("server.toml");
-    let sync_address = ports::one()?;
-    let name = |service: &str| format!("{service}@{}", server.id);
-    let ingest = service(plan, &name("ingest"), "ingest", &config, logs)?;
+    let here = |mut address: SocketAddr| {
+        if let Some(place) = &server.place {
+            address.set_ip(place.address);
+        }
+        address
+    };
+    let sync_address = here(ports::one()?);
+    let part = |service: &str| -> Result<Process, DemoError> {
+        let name = format!("{service}@{}", server.id);
+        let mut process = service_at(plan, &name, service, &config, here(ports::one()?), logs);
+        if let Some(place) = &server.place {
+            process.enter(&place.enter);
+        }
+        Ok(process)
+    };
+    let ingest = part("ingest")?;
     let text = format!(
-        "[broker]\nurl = {broker:?}\n\n[server]\nid = {id:?}\ndomain = \"demo\"\ndata = {data:?}\n\
+        "[broker]\nurl = {broker:?}\n\n[server]\nid = {id:?}\ndomain = {domain:?}\ndata = {data:?}\n\
          fleet_key_file = {key_file:?}\nmax_cameras = {max}\n\n\
          [agent]\ninterval_ms = {beat}\nmonitor_url = \"http://{monitor}\"\ningest_url = \"http://{ingest}\"\n\n\
          [ingest]\nsegment_seconds = {segment}\n\n[sync]\nlisten = \"{sync_address}\"\n{extra}",
-        broker = broker.url(),
+        broker = way.broker,
         id = server.id,
+        domain = server.domain,
         data = folder.join("data"),
         max = server.max_cameras,
         beat = plan.beat.as_millis(),
+        monitor = way.monitor,
         ingest = ingest.health(),
         segment = plan.segment.as_secs(),
         extra = plan.extra_configuration,
@@ -511,8 +625,9 @@ fn describe_server(
     Ok(ServerRig {
         plan: server.clone(),
         sync_address,
-        agent: service(plan, &name("agent"), "agent", &config, logs)?,
-        sync: service(plan, &name("sync"), "sync", &config, logs)?,
+        agent: part("agent")?,
+        sync: part("sync")?,
+        lines: way.lines,
         ingest,
         folder,
     })
@@ -550,10 +665,14 @@ fn host_toml(
     issuer: &str,
 ) -> String {
     let mut text = String::new();
+    let monitor_listens = match plan.host_address {
+        Some(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, monitor.port())),
+        None => monitor,
+    };
     let _ = write!(
         text,
         "[broker]\nurl = {broker:?}\n\n[host]\ndata = {data:?}\ndomain = \"demo\"\n\n\
-         [orchestrator]\nfleet_key_file = {key_file:?}\n\n[monitor]\nlisten = \"{monitor}\"\n\n\
+         [orchestrator]\nfleet_key_file = {key_file:?}\n\n[monitor]\nlisten = \"{monitor_listens}\"\n\n\
          [license]\nissuers = [{issuer:?}]\n\n[console]\nlisten = \"{api}\"\n{extra}",
         broker = broker.url(),
         data = plan.folder.join("host/data"),

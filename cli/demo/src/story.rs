@@ -19,6 +19,7 @@ use crate::{
     measure::{Figures, Seen, figures, rounded},
     report::{Licenses, Report},
     rig::{Plan, Rig, ServerPlan, eventually},
+    volume::Volume,
 };
 
 /// The recording server of the story.
@@ -31,6 +32,10 @@ pub const GOP: u32 = 15;
 pub const KILOBITS: u32 = 2000;
 /// Length of a fragment of a recording: what a kill may cost.
 const FRAGMENT_SECONDS: f64 = 0.25;
+/// A volume that breaks takes with it what was not made durable yet: as much as a power cut does.
+const UNSYNCED_SECONDS: f64 = 2.0;
+/// A second at full rate of one camera, with room for a whole demo of them: the size of a volume.
+const VOLUME_BYTES_PER_CAMERA: u64 = 64 << 20;
 /// How long the fleet films before the fault, between takeover and return, and after failback.
 const FILM: Duration = Duration::from_secs(8);
 /// Far longer than anything here takes on a slow machine.
@@ -44,6 +49,10 @@ pub enum Failure {
     Kill,
     /// A person starts the failover.
     Manual,
+    /// Its recording volume breaks: the kernel makes it read-only. Takes root, since it really does.
+    Storage,
+    /// Its lines to the host are cut, while it runs on and goes on filming.
+    Partition,
 }
 
 impl Failure {
@@ -51,6 +60,16 @@ impl Failure {
         match self {
             Self::Kill => "kill",
             Self::Manual => "manual",
+            Self::Storage => "storage",
+            Self::Partition => "partition",
+        }
+    }
+
+    /// For how long what was filmed may be missing that was written already, in seconds.
+    fn unwritten_seconds(self) -> f64 {
+        match self {
+            Self::Kill | Self::Manual | Self::Partition => FRAGMENT_SECONDS,
+            Self::Storage => UNSYNCED_SECONDS,
         }
     }
 }
@@ -88,13 +107,32 @@ pub async fn tell(options: &Options, display: &Display) -> Result<Report, DemoEr
     display.say(
         "starting RabbitMQ, the host's services, one recording server, two failover servers and the cameras",
     );
+    let volume = volume(options, folder.path())?;
     let rig = Rig::start(plan(options, folder.path())).await?;
     let told = Told {
         rig,
         display,
         options,
+        volume,
     };
     told.tell().await
+}
+
+/// The recording server's volume, if it is to break.
+fn volume(options: &Options, folder: &Path) -> Result<Option<Volume>, DemoError> {
+    if options.failure != Failure::Storage {
+        return Ok(None);
+    }
+    let archive = folder.join(ORIGINAL).join("data/archive");
+    let bytes = (options.cameras as u64 * VOLUME_BYTES_PER_CAMERA) + (2 << 30);
+    Volume::mounted_at(&archive, &folder.join("volume.img"), bytes)
+        .map(Some)
+        .map_err(|why| {
+            DemoError::Lacking(format!(
+                "--failure storage makes a volume of its own and breaks it, which takes root (a loop device, \
+                 mkfs.ext4, mount, and the kernel's ext4 with trigger_fs_error): {why}"
+            ))
+        })
 }
 
 fn plan(options: &Options, folder: &Path) -> Plan {
@@ -110,6 +148,7 @@ fn plan(options: &Options, folder: &Path) -> Plan {
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
     simulator.extend(options.simulator.iter().cloned());
+    let original = ServerPlan::recording(ORIGINAL, "Recording server 1", cameras.max(100));
     Plan {
         executable: options.executable.clone(),
         folder: folder.to_owned(),
@@ -117,7 +156,10 @@ fn plan(options: &Options, folder: &Path) -> Plan {
         enroll_cameras: true,
         simulator,
         servers: vec![
-            ServerPlan::recording(ORIGINAL, "Recording server 1", cameras.max(100)),
+            match options.failure {
+                Failure::Partition => original.with_lines(),
+                Failure::Kill | Failure::Manual | Failure::Storage => original,
+            },
             ServerPlan::failover("failover-1", "Failover server 1", cameras.max(100)),
             ServerPlan::failover("failover-2", "Failover server 2", cameras.max(100) * 2),
         ],
@@ -126,10 +168,12 @@ fn plan(options: &Options, folder: &Path) -> Plan {
         policy: Policy {
             automatic: true,
             disconnection_ms: 1000,
+            on_storage: options.failure == Failure::Storage,
             stop_automatically: true,
             ..Policy::default()
         },
         extra_configuration: String::new(),
+        host_address: None,
     }
 }
 
@@ -137,6 +181,8 @@ struct Told<'a> {
     rig: Rig,
     display: &'a Display,
     options: &'a Options,
+    /// What is broken. It goes after the servers that use it.
+    volume: Option<Volume>,
 }
 
 /// The settings of a recording server as the API gives them: cameras and failover settings.
@@ -197,11 +243,12 @@ impl Told<'_> {
             stand_in: &stand_in_frames,
             archive: &archive_frames,
             fps: f64::from(FPS),
-            fragment_seconds: FRAGMENT_SECONDS,
+            fragment_seconds: self.options.failure.unwritten_seconds(),
             gop_seconds: f64::from(GOP) / f64::from(FPS),
         });
         let hashes = compare(&kept, &archive)?;
         let mut report = self.report(figures, &hashes, licenses, settings_restored);
+        report.overlap_seconds = rounded(overlap(&kept, &archive, &stand_in_frames)? / f64::from(FPS));
         report.failback_seconds = seconds(completed.at_us - restoring.at_us);
         if !stopped_gently {
             report.figures.broken.push(format!(
@@ -216,12 +263,28 @@ impl Told<'_> {
 
     /// Takes the recording server away. Returns when it was killed and when the failover was decided.
     async fn fail(&mut self, facts: &mut Facts) -> Result<(Option<i64>, i64), DemoError> {
+        let at = now_us();
         let killed_at_us = match self.options.failure {
             Failure::Kill => {
-                let at = now_us();
                 self.rig.server(ORIGINAL).kill();
                 self.display
                     .say(format!("kill -9 of every process of {ORIGINAL}"));
+                Some(at)
+            }
+            Failure::Storage => {
+                if let Some(volume) = &self.volume {
+                    volume.breaks().map_err(DemoError::Lacking)?;
+                }
+                self.display.say(format!(
+                    "the recording volume of {ORIGINAL} is read-only from now on"
+                ));
+                Some(at)
+            }
+            Failure::Partition => {
+                self.rig.server(ORIGINAL).cut();
+                self.display.say(format!(
+                    "the lines from {ORIGINAL} to the host are cut; it films on"
+                ));
                 Some(at)
             }
             Failure::Manual => None,
@@ -273,6 +336,22 @@ impl Told<'_> {
             Failure::Kill => {
                 self.display.say(format!("{ORIGINAL} is started again"));
                 self.rig.server(ORIGINAL).start()
+            }
+            Failure::Storage => {
+                // The cameras are filmed elsewhere, and a volume that is in use can't be checked.
+                self.rig.server(ORIGINAL).stop().await;
+                if let Some(volume) = &self.volume {
+                    volume.repair().map_err(DemoError::Lacking)?;
+                }
+                self.display
+                    .say(format!("the volume is repaired, and {ORIGINAL} is started again"));
+                self.rig.server(ORIGINAL).start()
+            }
+            Failure::Partition => {
+                self.display
+                    .say(format!("the lines from {ORIGINAL} to the host carry again"));
+                self.rig.server(ORIGINAL).mend();
+                Ok(())
             }
             Failure::Manual => {
                 self.display.say("the person ends the failover");
@@ -465,6 +544,7 @@ impl Told<'_> {
                 .iter()
                 .any(|flag| flag == "--key-frame-on-connect"),
             figures: figures.rounded(),
+            overlap_seconds: 0.0,
             failback_seconds: 0.0,
             failback_bytes: hashes.bytes,
             segments_verified: hashes.verified,
@@ -499,6 +579,26 @@ fn compare(kept: &Path, archive: &Path) -> Result<Hashes, DemoError> {
     Ok(hashes)
 }
 
+/// How many frames both servers have of the camera of which both have the least: those of the stand-in that are
+/// also in files of the archive that did not come from it.
+#[allow(clippy::cast_precision_loss, reason = "a demo's frames are far below 2^52")]
+fn overlap(kept: &Path, archive: &Path, stand_in: &frames::Recorded) -> Result<f64, DemoError> {
+    let mut own = frames::Recorded::new();
+    for (camera, path) in frames::files(archive)? {
+        let came = path
+            .strip_prefix(archive)
+            .is_ok_and(|below| kept.join(below).exists());
+        if !came {
+            own.entry(camera).or_default().extend(frames::numbers(&path)?);
+        }
+    }
+    let both = stand_in.iter().map(|(camera, theirs)| {
+        own.get(camera)
+            .map_or(0, |ours| ours.intersection(theirs).count())
+    });
+    Ok(both.min().unwrap_or(0) as f64)
+}
+
 /// Holds the report against what is promised.
 fn check(report: &mut Report, stand_in: &str) {
     let held = |devices: &BTreeMap<String, u32>, server: &str| devices.get(server).copied().unwrap_or(0);
@@ -528,9 +628,22 @@ fn check(report: &mut Report, stand_in: &str) {
             "the licences did not come back".to_owned(),
         ),
     ];
+    let partition = (report.failure == Failure::Partition.name()).then(|| {
+        [
+            (
+                report.figures.frames_lost == 0,
+                "frames were lost, although the recording server never stopped filming".to_owned(),
+            ),
+            (
+                report.overlap_seconds > 0.0,
+                "the two servers' recordings don't overlap".to_owned(),
+            ),
+        ]
+    });
     report.figures.broken.extend(
         promises
             .into_iter()
+            .chain(partition.into_iter().flatten())
             .filter(|(held, _)| !held)
             .map(|(_, what)| what),
     );

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use understudy_demo::{
+    DemoError,
     display::Display,
     story::{self, Failure as Fault, Options},
 };
@@ -39,7 +40,10 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     let display = Display::new();
     let told = story::tell(&options, &display).await;
     display.end();
-    let report = told.map_err(|error| Failure::Failed(error.to_string()))?;
+    let report = told.map_err(|error| match error {
+        DemoError::Lacking(what) => Failure::Usage(what),
+        other => Failure::Failed(other.to_string()),
+    })?;
     if let Some(file) = arguments.report {
         let text =
             serde_json::to_string_pretty(&report).map_err(Failure::while_doing("can't write the report"))?;

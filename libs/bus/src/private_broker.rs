@@ -1,11 +1,11 @@
 //! A real RabbitMQ for a test or a demonstration: on free ports, in a folder, of its own user, with its own
 //! epmd and cookie, and gone when whoever started it is gone.
 //!
-//! Not for production: it listens on loopback only and has one node.
+//! Not for production: it has one node, and listens on loopback unless it is told otherwise.
 
 use std::{
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -82,6 +82,8 @@ pub struct PrivateBroker {
     server: PathBuf,
     ports: Ports,
     password: String,
+    /// Where it listens besides loopback.
+    also_at: Vec<IpAddr>,
     keeper: Option<Child>,
     /// Removed last.
     _temporary: Option<tempfile::TempDir>,
@@ -129,6 +131,15 @@ impl PrivateBroker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn start_in(folder: &Path) -> Result<Self, BrokerError> {
+        Self::start_listening(folder, &[]).await
+    }
+
+    /// As [`Self::start_in`], and it listens on these addresses of this machine too: for networks that a test has
+    /// to itself.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn start_listening(folder: &Path, also_at: &[IpAddr]) -> Result<Self, BrokerError> {
         let server = PLACES.iter().map(PathBuf::from).find(|place| place.exists());
         let failed = |source| BrokerError::Io {
             folder: folder.to_owned(),
@@ -139,6 +150,7 @@ impl PrivateBroker {
             server: server.ok_or(BrokerError::NotInstalled)?,
             ports: Ports::free().map_err(failed)?,
             password: uuid::Uuid::new_v4().simple().to_string(),
+            also_at: also_at.to_vec(),
             keeper: None,
             _temporary: None,
         };
@@ -150,10 +162,13 @@ impl PrivateBroker {
     /// `amqp://user:password@127.0.0.1:port/%2f`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!(
-            "amqp://{USER}:{}@127.0.0.1:{}/%2f",
-            self.password, self.ports.amqp
-        )
+        self.url_at(self.address())
+    }
+
+    /// The same for whoever reaches it at another address.
+    #[must_use]
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        format!("amqp://{USER}:{}@{address}/%2f", self.password)
     }
 
     /// The section `[broker]` that leads to it.
@@ -260,7 +275,7 @@ impl PrivateBroker {
         std::fs::set_permissions(&cookie, std::fs::Permissions::from_mode(0o400))?;
         std::fs::write(self.folder.join("enabled_plugins"), "[].\n")?;
         let config = self.folder.join("rabbitmq.conf");
-        let text = format!(
+        let mut text = format!(
             "listeners.tcp.default = 127.0.0.1:{}\n\
              default_user = {USER}\n\
              default_pass = {}\n\
@@ -270,6 +285,10 @@ impl PrivateBroker {
              log.file = false\n",
             self.ports.amqp, self.password
         );
+        for (index, address) in self.also_at.iter().enumerate() {
+            let listener = SocketAddr::new(*address, self.ports.amqp);
+            text.push_str(&format!("listeners.tcp.also_{index} = {listener}\n"));
+        }
         std::fs::write(&config, text)?;
         std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600))
     }

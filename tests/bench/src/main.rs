@@ -114,5 +114,6 @@ fn plan(executable: PathBuf, folder: PathBuf, cameras: usize) -> Plan {
         segment: Duration::from_secs(60),
         policy: Policy::default(),
         extra_configuration: String::new(),
+        host_address: None,
     }
 }

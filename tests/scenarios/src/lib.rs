@@ -1,5 +1,7 @@
 //! A small fleet for scenario tests: the demo's rig with few, light cameras, and words for what tests wait for.
 
+pub mod network;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -81,6 +83,7 @@ pub fn plan() -> Plan {
             ..Policy::default()
         },
         extra_configuration: String::new(),
+        host_address: None,
     }
 }
 

@@ -62,3 +62,47 @@ fn c6_g1_the_demo_fails_over_by_hand() -> anyhow::Result<()> {
     assert!(report.settings_restored);
     Ok(())
 }
+
+#[test]
+fn c2_g1_g2_e10_the_demo_cuts_a_server_off_that_films_on_and_merges_what_both_filmed() -> anyhow::Result<()> {
+    let (report, told) = demo("partition")?;
+    assert_eq!(report.failure, "partition");
+    assert_eq!(report.figures.broken, Vec::<String>::new(), "{told}");
+    assert!(report.figures.detection_seconds >= 0.7, "{report:?}");
+    assert_eq!(
+        report.figures.frames_lost, 0,
+        "nobody stopped filming: {report:?}"
+    );
+    // It filmed for eight seconds more on the failover server before the line came back.
+    assert!(report.overlap_seconds >= 6.0, "{report:?}");
+    assert_eq!(report.segments_mismatched, 0);
+    Ok(())
+}
+
+#[test]
+fn c3_g1_g2_e10_the_demo_breaks_a_volume_and_gets_the_recordings_back_onto_it() -> anyhow::Result<()> {
+    let able = tempfile::tempdir()?;
+    let volume = understudy_demo::volume::Volume::mounted_at(
+        &able.path().join("point"),
+        &able.path().join("image"),
+        64 << 20,
+    );
+    if let Err(why) = volume {
+        let output = Command::new(executable())
+            .args(["demo", "--cameras", "2", "--failure", "storage"])
+            .output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("takes root"), "{told}");
+        eprintln!("LEFT OUT, only the refusal was tested: {why}");
+        return Ok(());
+    }
+    drop(volume);
+    let (report, told) = demo("storage")?;
+    assert_eq!(report.failure, "storage");
+    assert_eq!(report.figures.broken, Vec::<String>::new(), "{told}");
+    assert!(report.figures.detection_seconds > 0.0, "{report:?}");
+    assert_eq!(report.segments_mismatched, 0);
+    assert!(report.settings_restored);
+    Ok(())
+}
