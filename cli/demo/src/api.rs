@@ -6,7 +6,7 @@ use reqwest::{Client, Method, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use understudy_core::{
     camera::Camera,
-    contract::api::{CameraView, FailoverView, LicensesView, Problem, ServerView},
+    contract::api::{CameraEdit, CameraView, FailoverView, LicensesView, Problem, ServerView},
     policy::{Pairing, Policy},
     server::Server,
 };
@@ -137,6 +137,15 @@ impl Api {
         self.call(Method::POST, "cameras", Some(&cameras))
             .await
             .map(|_: serde_json::Value| ())
+    }
+
+    /// Changes a camera.
+    ///
+    /// # Errors
+    /// As [`Api::call`].
+    pub async fn edit_camera(&self, camera: &str, edit: &CameraEdit) -> Result<CameraView, DemoError> {
+        self.call(Method::PATCH, &format!("cameras/{camera}"), Some(edit))
+            .await
     }
 
     /// Sets which failover servers may stand in.

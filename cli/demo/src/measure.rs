@@ -20,6 +20,8 @@ pub struct Seen<'a> {
     pub killed_at_us: Option<i64>,
     /// When `failover.started` arrived; by hand, when the request was sent.
     pub decided_at_us: i64,
+    /// When `failover.completed` arrived.
+    pub completed_at_us: i64,
     /// What the cameras sent.
     pub sent: &'a Account,
     /// Frames in the failover server's files.
@@ -184,6 +186,17 @@ fn count(
         ));
     }
     let sent_at = first_sent(account);
+    let failed_at = seen.killed_at_us.unwrap_or(seen.decided_at_us);
+    if sent_at.get(&first).is_none_or(|at| *at >= failed_at) {
+        figures
+            .broken
+            .push(format!("{camera}: nothing of before the fault is in the archive"));
+    }
+    if sent_at.get(&last).is_none_or(|at| *at <= seen.completed_at_us) {
+        figures
+            .broken
+            .push(format!("{camera}: nothing was recorded after failback"));
+    }
     let mut earlier = first;
     for &number in recorded.iter().skip(1) {
         let gap = sent_at
@@ -241,6 +254,7 @@ mod tests {
         Seen {
             killed_at_us: Some(5_000_000),
             decided_at_us: 6_000_000,
+            completed_at_us: 11_000_000,
             sent,
             stand_in,
             archive,
@@ -286,6 +300,17 @@ mod tests {
             figures.broken,
             ["cam-001: frames 20 to 20 are missing outside the takeover"]
         );
+    }
+
+    #[test]
+    fn a_server_that_films_no_more_after_failback_is_named() {
+        let (sent, stand_in) = (two_sessions(), recorded(70..105));
+        let archive = recorded((0..48).chain(70..105));
+        let broken = figures(&seen(&sent, &stand_in, &archive)).broken;
+        assert_eq!(broken, ["cam-001: nothing was recorded after failback"]);
+        let archive = recorded(70..120);
+        let broken = figures(&seen(&sent, &stand_in, &archive)).broken;
+        assert_eq!(broken, ["cam-001: nothing of before the fault is in the archive"]);
     }
 
     #[test]

@@ -8,7 +8,12 @@ use std::{
 };
 
 use tokio::time::sleep;
-use understudy_core::{contract::event::Event, policy::Policy, server::Mode};
+use understudy_core::{
+    assignment::{Assignment, Role},
+    contract::{api::CameraEdit, event::Event},
+    policy::Policy,
+    server::Mode,
+};
 
 use crate::{
     DemoError,
@@ -18,7 +23,7 @@ use crate::{
     listener::{Facts, Heard, Listener, now_us},
     measure::{Figures, Seen, figures, rounded},
     report::{Licenses, Report},
-    rig::{Plan, Rig, ServerPlan, eventually},
+    rig::{Plan, Rig, ServerPlan, camera_name, eventually},
     volume::Volume,
 };
 
@@ -100,15 +105,28 @@ pub async fn tell(options: &Options, display: &Display) -> Result<Report, DemoEr
         .map_err(DemoError::io(
             "can't create a temporary folder; set TMPDIR to one that is writable",
         ))?;
+    let stays = || display.say(format!("logs and recordings stay in {}", folder.path().display()));
     if options.keep {
-        folder.disable_cleanup(true);
-        display.say(format!("logs and recordings stay in {}", folder.path().display()));
+        stays();
     }
     display.say(
         "starting RabbitMQ, the host's services, one recording server, two failover servers and the cameras",
     );
-    let volume = volume(options, folder.path())?;
-    let rig = Rig::start(plan(options, folder.path())).await?;
+    let told = tell_in(folder.path(), options, display).await;
+    // What went wrong stands in the logs.
+    let failed = told
+        .as_ref()
+        .is_err_and(|error| !matches!(error, DemoError::Lacking(_)));
+    if failed && !options.keep {
+        stays();
+    }
+    folder.disable_cleanup(options.keep || failed);
+    told
+}
+
+async fn tell_in(folder: &Path, options: &Options, display: &Display) -> Result<Report, DemoError> {
+    let volume = volume(options, folder)?;
+    let rig = Rig::start(plan(options, folder)).await?;
     let told = Told {
         rig,
         display,
@@ -177,6 +195,21 @@ fn plan(options: &Options, folder: &Path) -> Plan {
     }
 }
 
+/// The settings by which a server is to film, by the assignment beside its `archive`.
+fn films_by(archive: &Path) -> Result<Option<String>, DemoError> {
+    let file = archive.with_file_name("assignment.json");
+    let what = || format!("{} is not an assignment", file.display());
+    let text = std::fs::read(&file).map_err(|source| DemoError::Io { what: what(), source })?;
+    let assignment: Assignment = serde_json::from_slice(&text).map_err(|error| DemoError::Io {
+        what: what(),
+        source: error.into(),
+    })?;
+    Ok(match assignment.role {
+        Role::Films(films) => Some(films.settings.0),
+        Role::Standby | Role::Erases { .. } | Role::HandsBack { .. } => None,
+    })
+}
+
 struct Told<'a> {
     rig: Rig,
     display: &'a Display,
@@ -185,8 +218,9 @@ struct Told<'a> {
     volume: Option<Volume>,
 }
 
-/// The settings of a recording server as the API gives them: cameras and failover settings.
-type Settings = (Vec<serde_json::Value>, serde_json::Value);
+/// The settings of a recording server: cameras and failover settings as the API gives them, and the hash of those that
+/// it films by, as its own disk has it.
+type Settings = (Vec<serde_json::Value>, serde_json::Value, Option<String>);
 
 impl Told<'_> {
     async fn tell(mut self) -> Result<Report, DemoError> {
@@ -211,6 +245,7 @@ impl Told<'_> {
         let (killed_at_us, started) = self.fail(&mut facts).await?;
         let stand_in = self.serving(&mut facts).await?;
         licenses.during = self.devices_at(&stand_in).await?;
+        self.change_settings(&stand_in).await?;
         self.film("on the failover server").await;
 
         self.come_back().await?;
@@ -239,6 +274,7 @@ impl Told<'_> {
         let figures = figures(&Seen {
             killed_at_us,
             decided_at_us: started,
+            completed_at_us: completed.at_us,
             sent: &sent,
             stand_in: &stand_in_frames,
             archive: &archive_frames,
@@ -477,7 +513,35 @@ impl Told<'_> {
         sleep(FILM).await;
     }
 
-    async fn settings(&self) -> Result<Settings, DemoError> {
+    /// What people change meanwhile holds until the failover's end: else there would be nothing to restore.
+    async fn change_settings(&mut self, stand_in: &str) -> Result<(), DemoError> {
+        let before = self.films_by(stand_in)?;
+        let edit = CameraEdit {
+            name: Some("Renamed during the failover".to_owned()),
+            ..CameraEdit::default()
+        };
+        self.rig.api.edit_camera(&camera_name(0), &edit).await?;
+        self.display.say(format!(
+            "a person renames a camera, for as long as {stand_in} stands in"
+        ));
+        let files = self.rig.server(stand_in).archive();
+        eventually(
+            "the change to reach the failover server",
+            PATIENCE,
+            async || match films_by(&files) {
+                Ok(now) if now != before => Ok(()),
+                Ok(now) => Err(format!("it films by {now:?}")),
+                Err(error) => Err(error.to_string()),
+            },
+        )
+        .await
+    }
+
+    fn films_by(&mut self, server: &str) -> Result<Option<String>, DemoError> {
+        films_by(&self.rig.server(server).archive())
+    }
+
+    async fn settings(&mut self) -> Result<Settings, DemoError> {
         let cameras: Vec<serde_json::Value> = self
             .rig
             .api
@@ -491,7 +555,7 @@ impl Told<'_> {
             .api
             .get(&format!("servers/{ORIGINAL}/failover-policy"))
             .await?;
-        Ok((cameras, protection))
+        Ok((cameras, protection, self.films_by(ORIGINAL)?))
     }
 
     async fn devices(&self) -> Result<BTreeMap<String, u32>, DemoError> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use understudy_demo::{
     DemoError,
     display::Display,
@@ -38,7 +39,14 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<(), Failure> {
         simulator: Vec::new(),
     };
     let display = Display::new();
-    let told = story::tell(&options, &display).await;
+    let told = tokio::select! {
+        told = story::tell(&options, &display) => told,
+        // Dropped, it ends its processes and removes its folder.
+        () = interrupted() => {
+            display.end();
+            return Err(Failure::Failed("interrupted: everything it started was ended and removed".to_owned()));
+        }
+    };
     display.end();
     let report = told.map_err(|error| match error {
         DemoError::Lacking(what) => Failure::Usage(what),
@@ -60,5 +68,17 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<(), Failure> {
             "not everything that was promised held:\n{}",
             broken.join("\n")
         ))),
+    }
+}
+
+/// Somebody ends it: by Ctrl-C, or by SIGTERM.
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        // Then it ends as it always did, by the signal itself.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
 }

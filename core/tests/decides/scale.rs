@@ -72,7 +72,10 @@ fn a_tenth_falls_silent(recorders: u32) -> Duration {
 /// would be a thousand. `make bench` has the figures.
 #[test]
 fn many_failovers_in_a_large_fleet_are_decided_at_once() {
-    let small = (0..3).map(|_| a_tenth_falls_silent(90)).max().expect("three of them");
+    let small = (0..3)
+        .map(|_| a_tenth_falls_silent(90))
+        .max()
+        .expect("three of them");
     let large = a_tenth_falls_silent(900);
     println!("9 failovers of 90 servers: {small:?}; 90 of 900: {large:?}");
     assert!(large < 400 * small, "{large:?} against {small:?}");

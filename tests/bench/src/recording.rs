@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use tokio::time::sleep;
+use understudy_core::{camera::RecordingMode, contract::api::CameraEdit};
 use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, Plan, Rig, camera_name, eventually};
 
 use crate::usage::{cpu_seconds, resident_mib};
@@ -89,9 +90,11 @@ pub(crate) async fn measure(plan: Plan) -> anyhow::Result<Recording> {
 /// The same cameras on the same server, and nothing is recorded: sessions, packets and frames alone.
 async fn receive_only(rig: &mut Rig, cameras: usize) -> anyhow::Result<Cpu> {
     for index in 0..cameras {
-        let path = format!("cameras/{}", camera_name(index));
-        let edit = serde_json::json!({ "recording": "live_only" });
-        let _changed: serde_json::Value = rig.api.call(Method::PATCH, &path, Some(&edit)).await?;
+        let edit = CameraEdit {
+            recording: Some(RecordingMode::LiveOnly),
+            ..CameraEdit::default()
+        };
+        rig.api.edit_camera(&camera_name(index), &edit).await?;
     }
     let mut receiving = Cpu::default();
     for _ in 0..ROUNDS {

@@ -45,6 +45,8 @@ pub fn executable() -> PathBuf {
 pub struct Fleet {
     /// The processes.
     pub rig: Rig,
+    /// For how long nobody may have filmed at a time, as the test measured it.
+    pub unfilmed: Duration,
     _folder: TempDir,
 }
 
@@ -115,6 +117,7 @@ impl Fleet {
         };
         Ok(Self {
             rig: Rig::start(plan).await?,
+            unfilmed: Duration::ZERO,
             _folder: folder,
         })
     }
@@ -267,6 +270,23 @@ impl Fleet {
 fn files(archive: &Path) -> Result<Vec<PathBuf>, String> {
     let files = frames::files(archive).map_err(|error| error.to_string())?;
     Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Of each camera no more is missing than `takeovers` gaps, none longer than nobody filmed (`unfilmed`), with a fragment
+/// that was not written and a GOP until the next key frame, at the 15 frames a second and 15 a GOP of [`plan`].
+///
+/// # Panics
+/// If more is.
+pub fn assert_only_takeovers_missing(recorded: &frames::Recorded, takeovers: usize, unfilmed: Duration) {
+    let longest = ((unfilmed.as_secs_f64() + 1.25) * 15.0).ceil();
+    for (camera, numbers) in recorded {
+        let gaps = gaps(numbers);
+        let missing = gaps.iter().map(|gap| gap.end - gap.start).max().unwrap_or(0);
+        assert!(
+            gaps.len() <= takeovers && (missing as f64) <= longest,
+            "of {camera} {gaps:?} are missing: more than {takeovers} gap(s) of {longest} frames"
+        );
+    }
 }
 
 /// The ranges of numbers that are missing between the first and the last of `numbers`.
