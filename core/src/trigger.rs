@@ -3,6 +3,8 @@
 //! Fed with what the monitor observes of one server; says what it adds up to under a policy. It never
 //! concludes anything from the silence of the monitor itself, or from that of a host that may be cut off.
 
+mod damping;
+
 use std::time::Duration;
 
 use crate::{
@@ -14,11 +16,15 @@ use crate::{
     time::{Moment, Monotonic},
 };
 
+pub use self::damping::{FAULT_WINDOW, LONGEST_HOLD};
+use self::damping::{Faults, Spells};
+
 /// The monitor speaks of each server every second; after this long without a word nothing is known.
 pub const OBSERVATION_WORTH: Duration = Duration::from_secs(3);
 /// For how long a recording service must be abnormal: a restart of it takes less.
 pub const PACKAGE_PATIENCE: Duration = Duration::from_secs(1);
-/// For how long a server must have been well before a reason counts as cleared: more than two heartbeats.
+/// For how long a server must have been well before a reason counts as cleared: more than two heartbeats. One that
+/// failed several times has to stay well for longer ([`Trigger::has_settled`]).
 pub const STABILITY: Duration = Duration::from_secs(1);
 
 /// What is known of one server.
@@ -31,6 +37,8 @@ pub struct Trigger {
     running_since: Option<Monotonic>,
     undamaged_since: Option<Monotonic>,
     normal_since: Option<Monotonic>,
+    faults: Faults,
+    spells: Spells,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +74,7 @@ impl Trigger {
         let storage = observation.storage.state;
         self.ever_heard |= heard;
         hold(&mut self.abnormal_since, is_abnormal(package), now);
+        self.spells.note(is_abnormal(package), now);
         hold(&mut self.heard_since, heard, now);
         hold(&mut self.running_since, package == PackageState::Running, now);
         hold(&mut self.undamaged_since, storage != StorageState::Damaged, now);
@@ -171,6 +180,12 @@ impl Trigger {
                 (ReasonKind::Storage, storage_words(&seen.observation))
             } else if policy.on_package && self.is_abnormal_for_long(now.monotonic) {
                 (ReasonKind::Package, package_summary(&seen.observation))
+            } else if policy.on_package
+                && let Some(times) = self.is_abnormal_too_often(now.monotonic)
+            {
+                let often = format!("{times} times within a minute");
+                let summary = package_summary(&seen.observation);
+                (ReasonKind::Package, format!("{summary}, {often}"))
             } else {
                 return None;
             };
@@ -195,6 +210,32 @@ impl Trigger {
             self.undamaged_since
         };
         self.is_heard(now.monotonic) && lasts(self.heard_since) && lasts(self.running_since) && lasts(volume)
+    }
+
+    /// Counts the faults of the server: to be told the time often, under the policy of then.
+    pub fn count_faults(&mut self, policy: &Policy, now: Moment) {
+        let reason = self.cause(policy, now);
+        let well = reason.is_none() && self.has_cleared(ReasonKind::Disconnection, policy, now);
+        self.faults.note(reason.is_some(), well, now.monotonic);
+    }
+
+    /// Whether the server has been well for as long as its faults ask of it, so that it may be handed back to: at
+    /// once after the first, and for [`LONGEST_HOLD`] at most, however many there were within [`FAULT_WINDOW`].
+    #[must_use]
+    pub fn has_settled(&self, now: Monotonic) -> bool {
+        self.faults.are_over(now)
+    }
+
+    /// What it has to do for that, in words.
+    #[must_use]
+    pub fn what_settles(&self, now: Monotonic) -> String {
+        let (times, hold) = (self.faults.recent(now), self.faults.hold(now).as_secs());
+        format!("stay well for {hold} s: it failed {times} times within an hour")
+    }
+
+    fn is_abnormal_too_often(&self, now: Monotonic) -> Option<usize> {
+        self.abnormal_since?;
+        self.spells.too_many(now)
     }
 
     fn is_abnormal_for_long(&self, now: Monotonic) -> bool {

@@ -121,7 +121,8 @@ impl Failover {
             return self.pass_over(index, around, now);
         }
         // With nobody filming, a recording server that is well again must not be kept waiting.
-        let may_end = self.phase == Phase::Serving || !films_anything(stand_in);
+        let nobody_films = !films_anything(stand_in);
+        let may_end = nobody_films || (self.phase == Phase::Serving && around.unsettled.is_none());
         if may_end && self.may_end_by_itself(around) {
             self.end_by_itself(now);
             return Vec::new();
@@ -147,7 +148,12 @@ impl Failover {
         let waits_for = if self.ending.is_some() {
             self.what_return_waits_for(around)
         } else if self.phase == Phase::Serving {
-            String::new()
+            // One that failed again and again is not handed back to at once.
+            let unsettled = around
+                .unsettled
+                .as_ref()
+                .filter(|_| self.may_end_by_itself(around));
+            unsettled.map_or_else(String::new, |unsettled| format!("{} to {unsettled}", self.server))
         } else if let Some(report) = stand_in.reached {
             match self.missing_at_switch(index, report, around).len() {
                 0 => format!("{server} to connect the cameras"),

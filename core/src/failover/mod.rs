@@ -187,6 +187,9 @@ pub struct Around<'a> {
     pub cause: Option<Cause>,
     /// Whether this failover's reason has cleared.
     pub cleared: bool,
+    /// What a recording server that failed several times has still to do before it is handed back to, in words;
+    /// none if nothing.
+    pub unsettled: Option<String>,
     /// C5.
     pub stop_automatically: bool,
     /// For how long a failover server may leave its assignment untaken before another one is sought.

@@ -93,6 +93,9 @@ impl Fleet {
                 let trigger = &original.trigger;
                 trigger.has_cleared(before.reason.kind, &protection.policy, now)
             }),
+            unsettled: original
+                .filter(|original| !original.trigger.has_settled(now.monotonic))
+                .map(|original| original.trigger.what_settles(now.monotonic)),
             stop_automatically: protection.policy.stop_automatically,
             select: &|failover, but| self.select_for(failover, but, now),
             patience: patience.max(LEAST_PATIENCE),

@@ -67,6 +67,7 @@ impl Fleet {
         if member.server.mode != Mode::Recording || !member.server.enabled {
             return false;
         }
+        self.count_faults(server, now);
         self.forgive(server, now);
         let Some(cause) = self.cause_of(server, now) else {
             return false;
@@ -77,6 +78,13 @@ impl Fleet {
         }
         self.begin(server, cause, ByHand::default(), fresh.clone(), now);
         true
+    }
+
+    fn count_faults(&mut self, server: &ServerId, now: Moment) {
+        let policy = self.protections.get(server).map(|protection| &protection.policy);
+        if let (Some(policy), Some(member)) = (policy, self.members.get_mut(server)) {
+            member.trigger.count_faults(policy, now);
+        }
     }
 
     /// The reason for a failover of a recording server that holds now, unless a person dismissed it.

@@ -1,6 +1,7 @@
 //! What the core decides, told as stories and as properties.
 
 mod authority;
+mod damping;
 mod fleet;
 mod licenses;
 mod modes;
