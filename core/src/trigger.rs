@@ -39,6 +39,8 @@ pub struct Trigger {
     normal_since: Option<Monotonic>,
     faults: Faults,
     spells: Spells,
+    /// What was before counts for nothing: its maintenance ended then.
+    excused: Option<Monotonic>,
 }
 
 #[derive(Clone, Debug)]
@@ -169,12 +171,17 @@ impl Trigger {
             return None;
         }
         let seen = self.fresh(now.monotonic)?;
-        let silent = self.silent(now.monotonic);
+        let unheard = self.silent(now.monotonic);
+        let silent = self.counted(unheard, now.monotonic);
+        let from = match silent < unheard {
+            true => " since its maintenance ended",
+            false => "",
+        };
         let (kind, summary) =
             if policy.on_disconnection && self.ever_heard && silent >= policy.disconnection() {
                 (
                     ReasonKind::Disconnection,
-                    format!("not heard for {:.1} s", silent.as_secs_f64()),
+                    format!("not heard for {:.1} s{from}", silent.as_secs_f64()),
                 )
             } else if policy.on_storage && seen.observation.storage.state != StorageState::Normal {
                 (ReasonKind::Storage, storage_words(&seen.observation))
@@ -212,6 +219,18 @@ impl Trigger {
         self.is_heard(now.monotonic) && lasts(self.heard_since) && lasts(self.running_since) && lasts(volume)
     }
 
+    /// Whatever was wrong with the server until now was meant: every duration counts from here on.
+    pub fn excuse(&mut self, now: Monotonic) {
+        self.excused = Some(now);
+        self.spells = Spells::default();
+    }
+
+    /// As much of a duration up to now as counts.
+    fn counted(&self, duration: Duration, now: Monotonic) -> Duration {
+        self.excused
+            .map_or(duration, |excused| duration.min(now.since(excused)))
+    }
+
     /// Counts the faults of the server: to be told the time often, under the policy of then.
     pub fn count_faults(&mut self, policy: &Policy, now: Moment) {
         let reason = self.cause(policy, now);
@@ -240,7 +259,7 @@ impl Trigger {
 
     fn is_abnormal_for_long(&self, now: Monotonic) -> bool {
         self.abnormal_since
-            .is_some_and(|since| now.since(since) > PACKAGE_PATIENCE)
+            .is_some_and(|since| self.counted(now.since(since), now) > PACKAGE_PATIENCE)
     }
 }
 

@@ -42,6 +42,10 @@ impl Failover {
     fn seek(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
         let why = match &self.ending {
             Some(Ending { by: Some(by) }) => format!("{by} ended it before a failover server was free"),
+            _ if self.is_automatic() && around.original.maintenance => format!(
+                "the maintenance of {} began before a failover server was free",
+                self.server
+            ),
             _ if self.is_automatic() && around.cleared => {
                 self.reason_cleared = true;
                 "the reason cleared before a failover server was free".to_owned()
@@ -351,7 +355,10 @@ impl Failover {
             .iter()
             .zip(&around.holders)
             .rev()
-            .find(|(holder, side)| holder.holding == Holding::Owes && side.connected && side.failed.is_none())
+            .find(|(holder, side)| {
+                let can = side.connected && side.failed.is_none() && !side.maintenance;
+                holder.holding == Holding::Owes && can
+            })
             .map(|(holder, _)| holder.server.clone())
     }
 

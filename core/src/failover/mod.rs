@@ -207,6 +207,8 @@ pub struct Side<'a> {
     pub heard: bool,
     /// Whether it is heard through the broker, so that an assignment would reach it.
     pub connected: bool,
+    /// Whether it is in maintenance: nothing new is to begin with it by itself.
+    pub maintenance: bool,
     /// Why it has to be given up as a failover server, in words.
     pub failed: Option<&'a str>,
     /// What it said last, if it said that it has its newest assignment.

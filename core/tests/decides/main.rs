@@ -4,6 +4,7 @@ mod authority;
 mod damping;
 mod fleet;
 mod licenses;
+mod maintenance;
 mod modes;
 mod overlay;
 mod planned;
