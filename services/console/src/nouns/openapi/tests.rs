@@ -306,14 +306,6 @@ fn protection_and_licences_are_as_described() {
     );
     check("Problem", &Problem::to_be_confirmed("much", "token".to_owned()));
     check(
-        "MaintenanceOrder",
-        &MaintenanceOrder {
-            until: Some(Timestamp(1)),
-            for_ms: Some(1),
-            why: "a disk".to_owned(),
-        },
-    );
-    check(
         "ServerEdit",
         &ServerEdit {
             mode: Some(Mode::Failover),
