@@ -18,6 +18,7 @@ pub mod failover;
 pub mod fleet;
 pub mod ids;
 pub mod license;
+pub mod maintenance;
 pub mod policy;
 pub mod presence;
 pub mod reconcile;

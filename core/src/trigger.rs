@@ -3,6 +3,8 @@
 //! Fed with what the monitor observes of one server; says what it adds up to under a policy. It never
 //! concludes anything from the silence of the monitor itself, or from that of a host that may be cut off.
 
+mod damping;
+
 use std::time::Duration;
 
 use crate::{
@@ -14,11 +16,15 @@ use crate::{
     time::{Moment, Monotonic},
 };
 
+pub use self::damping::{FAULT_WINDOW, LONGEST_HOLD};
+use self::damping::{Faults, Spells};
+
 /// The monitor speaks of each server every second; after this long without a word nothing is known.
 pub const OBSERVATION_WORTH: Duration = Duration::from_secs(3);
 /// For how long a recording service must be abnormal: a restart of it takes less.
 pub const PACKAGE_PATIENCE: Duration = Duration::from_secs(1);
-/// For how long a server must have been well before a reason counts as cleared: more than two heartbeats.
+/// For how long a server must have been well before a reason counts as cleared: more than two heartbeats. One that
+/// failed several times has to stay well for longer ([`Trigger::has_settled`]).
 pub const STABILITY: Duration = Duration::from_secs(1);
 
 /// What is known of one server.
@@ -31,6 +37,10 @@ pub struct Trigger {
     running_since: Option<Monotonic>,
     undamaged_since: Option<Monotonic>,
     normal_since: Option<Monotonic>,
+    faults: Faults,
+    spells: Spells,
+    /// What was before counts for nothing: its maintenance ended then.
+    excused: Option<Monotonic>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +76,7 @@ impl Trigger {
         let storage = observation.storage.state;
         self.ever_heard |= heard;
         hold(&mut self.abnormal_since, is_abnormal(package), now);
+        self.spells.note(is_abnormal(package), now);
         hold(&mut self.heard_since, heard, now);
         hold(&mut self.running_since, package == PackageState::Running, now);
         hold(&mut self.undamaged_since, storage != StorageState::Damaged, now);
@@ -160,17 +171,28 @@ impl Trigger {
             return None;
         }
         let seen = self.fresh(now.monotonic)?;
-        let silent = self.silent(now.monotonic);
+        let unheard = self.silent(now.monotonic);
+        let silent = self.counted(unheard, now.monotonic);
+        let from = match silent < unheard {
+            true => " since its maintenance ended",
+            false => "",
+        };
         let (kind, summary) =
             if policy.on_disconnection && self.ever_heard && silent >= policy.disconnection() {
                 (
                     ReasonKind::Disconnection,
-                    format!("not heard for {:.1} s", silent.as_secs_f64()),
+                    format!("not heard for {:.1} s{from}", silent.as_secs_f64()),
                 )
             } else if policy.on_storage && seen.observation.storage.state != StorageState::Normal {
                 (ReasonKind::Storage, storage_words(&seen.observation))
             } else if policy.on_package && self.is_abnormal_for_long(now.monotonic) {
                 (ReasonKind::Package, package_summary(&seen.observation))
+            } else if policy.on_package
+                && let Some(times) = self.is_abnormal_too_often(now.monotonic)
+            {
+                let often = format!("{times} times within a minute");
+                let summary = package_summary(&seen.observation);
+                (ReasonKind::Package, format!("{summary}, {often}"))
             } else {
                 return None;
             };
@@ -204,9 +226,47 @@ impl Trigger {
         self.is_heard(now.monotonic) && lasts(self.heard_since) && lasts(self.running_since) && lasts(volume)
     }
 
+    /// Whatever was wrong with the server until now was meant: every duration counts from here on.
+    pub fn excuse(&mut self, now: Monotonic) {
+        self.excused = Some(now);
+        self.spells = Spells::default();
+    }
+
+    /// As much of a duration up to now as counts.
+    fn counted(&self, duration: Duration, now: Monotonic) -> Duration {
+        self.excused
+            .map_or(duration, |excused| duration.min(now.since(excused)))
+    }
+
+    /// Counts the faults of the server: to be told the time often, under the policy of then.
+    pub fn count_faults(&mut self, policy: &Policy, now: Moment) {
+        let reason = self.cause(policy, now);
+        let well = reason.is_none() && self.has_cleared(ReasonKind::Disconnection, policy, now);
+        self.faults.note(reason.is_some(), well, now.monotonic);
+    }
+
+    /// Whether the server has been well for as long as its faults ask of it, so that it may be handed back to: at
+    /// once after the first, and for [`LONGEST_HOLD`] at most, however many there were within [`FAULT_WINDOW`].
+    #[must_use]
+    pub fn has_settled(&self, now: Monotonic) -> bool {
+        self.faults.are_over(now)
+    }
+
+    /// What it has to do for that, in words.
+    #[must_use]
+    pub fn what_settles(&self, now: Monotonic) -> String {
+        let (times, hold) = (self.faults.recent(now), self.faults.hold(now).as_secs());
+        format!("stay well for {hold} s: it failed {times} times within an hour")
+    }
+
+    fn is_abnormal_too_often(&self, now: Monotonic) -> Option<usize> {
+        self.abnormal_since?;
+        self.spells.too_many(now)
+    }
+
     fn is_abnormal_for_long(&self, now: Monotonic) -> bool {
         self.abnormal_since
-            .is_some_and(|since| now.since(since) > PACKAGE_PATIENCE)
+            .is_some_and(|since| self.counted(now.since(since), now) > PACKAGE_PATIENCE)
     }
 }
 

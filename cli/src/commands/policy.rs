@@ -73,7 +73,8 @@ enum FailbackArg {
     Remove,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration as people write it: `10s`, `5m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text
         .parse()
         .map_err(|_| format!("{text:?} is no duration: 10s or 5m is"))?;

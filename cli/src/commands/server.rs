@@ -1,9 +1,13 @@
 //! `understudy server`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
+use serde_json::json;
 use understudy_core::{
     contract::api::{ServerEdit, ServerView},
     ids::{DomainId, ServerId},
@@ -12,10 +16,11 @@ use understudy_core::{
 use understudy_runtime::seal::{FleetKey, SealError};
 
 use crate::{
-    client::{Api, Connection},
+    client::{Api, Connection, who},
+    commands::policy::duration,
     confirm::Consent,
     failure::Failure,
-    output::{Output, list, or_dash, table, word},
+    output::{Output, list, or_dash, table, time, word},
 };
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +53,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         consent: Consent,
     },
+    /// For a while, what happens to a server is meant: no failover of it begins by itself
+    Maintenance(MaintenanceArgs),
     /// Erase everything that was recorded on a failover server or one that is not active
     Erase {
         /// Which
@@ -106,6 +113,22 @@ pub(crate) struct EditArgs {
     consent: Consent,
 }
 
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["time", "end"]))]
+pub(crate) struct MaintenanceArgs {
+    /// Which: a recording server, or a failover server, which then stands in for nobody new
+    server: ServerId,
+    /// For how long from now on: up to 7 days. Given again, it replaces what was given before
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, requires = "why")]
+    time: Option<Duration>,
+    /// Why, for everybody who wonders
+    #[arg(long, requires = "time")]
+    why: Option<String>,
+    /// End it early
+    #[arg(long)]
+    end: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
     /// Owns cameras in normal operation
@@ -152,6 +175,10 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
         Command::Disable { server, consent } => {
             edit(&api()?, output, &server, &switch(false), &consent).await
         }
+        Command::Maintenance(arguments) => output
+            .answer(maintain(&api()?, &arguments).await?, |view: ServerView| {
+                detail(&view)
+            }),
         Command::Erase { server, consent } => {
             let nothing: Option<&()> = None;
             let path = format!("servers/{server}/erase");
@@ -209,6 +236,21 @@ async fn edit(
     match consent.send(api, Method::PATCH, &path, Some(edit)).await? {
         Some(answer) => output.answer(answer, |view: ServerView| detail(&view)),
         None => output.done("nothing was changed"),
+    }
+}
+
+async fn maintain(api: &Api, arguments: &MaintenanceArgs) -> Result<serde_json::Value, Failure> {
+    let path = format!("servers/{}/maintenance", arguments.server);
+    match arguments.time {
+        Some(time) => {
+            let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let body = json!({ "for_ms": millis, "why": arguments.why, "by": who() });
+            api.send(Method::PUT, &path, &body).await
+        }
+        None => {
+            let body = json!({ "by": who() });
+            api.send(Method::POST, &format!("{path}/end"), &body).await
+        }
     }
 }
 
@@ -309,6 +351,14 @@ fn detail(view: &ServerView) -> String {
         lines.push(format!(
             "protected    {protected}, paired with {}",
             list(&view.paired_with)
+        ));
+    }
+    if let Some(maintenance) = &view.maintenance {
+        lines.push(format!(
+            "maintenance  until {}, says {}: {}",
+            time(maintenance.until),
+            maintenance.by,
+            maintenance.why
         ));
     }
     lines.push(format!("failover     {}", or_dash(view.failover.as_ref())));

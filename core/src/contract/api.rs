@@ -9,6 +9,7 @@ use crate::{
     assignment::Epoch,
     camera::Camera,
     ids::{CameraId, DomainId, FailoverId, LicenseKeyId, ServerId},
+    maintenance::Maintenance,
     policy::{Pairing, Policy},
     server::Server,
     time::Timestamp,
@@ -140,6 +141,23 @@ pub struct ServerView {
     /// What a person should know.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Its maintenance, while it lasts: no failover of it begins by itself, and it stands in for nobody new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
+}
+
+/// How a maintenance is to be: `servers/{id}/maintenance`. Either an end or a duration, 7 days at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaintenanceOrder {
+    /// Until when, by the host's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// For how long from now on, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+    /// Why, in one line.
+    pub why: String,
 }
 
 /// Changes to a server; what is left out stays. Its id and domain can't be changed.

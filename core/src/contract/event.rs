@@ -173,6 +173,26 @@ pub enum Event {
         /// The epoch.
         epoch: Epoch,
     },
+    /// A server is in maintenance: no failover of it begins by itself, and it stands in for nobody new.
+    #[serde(rename = "server.maintenance_begun")]
+    ServerMaintenanceBegun {
+        /// Which.
+        server: ServerId,
+        /// Until when, by the host's clock.
+        until: Timestamp,
+        /// Why, in words.
+        why: String,
+        /// Who said so.
+        by: String,
+    },
+    /// A server's maintenance is over.
+    #[serde(rename = "server.maintenance_ended")]
+    ServerMaintenanceEnded {
+        /// Which.
+        server: ServerId,
+        /// Why, in words: its time is over, or who ended it.
+        why: String,
+    },
     /// Licence keys have another holder.
     #[serde(rename = "license.transferred")]
     LicenseTransferred {
@@ -225,6 +245,8 @@ impl Event {
             Self::ServerUnprotected { .. } => "server.unprotected",
             Self::ServerProtected { .. } => "server.protected",
             Self::ServerConflict { .. } => "server.conflict",
+            Self::ServerMaintenanceBegun { .. } => "server.maintenance_begun",
+            Self::ServerMaintenanceEnded { .. } => "server.maintenance_ended",
             Self::LicenseTransferred { .. } => "license.transferred",
             Self::CameraLost { .. } => "camera.lost",
             Self::CameraRecovered { .. } => "camera.recovered",
@@ -248,7 +270,9 @@ impl Event {
             | Self::ServerStorageDegraded { server, .. }
             | Self::ServerUnprotected { server, .. }
             | Self::ServerProtected { server }
-            | Self::ServerConflict { server, .. } => server.as_str(),
+            | Self::ServerConflict { server, .. }
+            | Self::ServerMaintenanceBegun { server, .. }
+            | Self::ServerMaintenanceEnded { server, .. } => server.as_str(),
             Self::CameraLost { camera, .. } | Self::CameraRecovered { camera, .. } => camera.as_str(),
         }
     }

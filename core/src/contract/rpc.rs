@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api::{
-        CameraEdit, CameraView, DomainView, FailoverView, LicenseHappening, LicensesView, Problem,
-        Protection, ServerEdit, ServerView, StartMode,
+        CameraEdit, CameraView, DomainView, FailoverView, LicenseHappening, LicensesView, MaintenanceOrder,
+        Problem, Protection, ServerEdit, ServerView, StartMode,
     },
     heartbeat::SealedBundle,
 };
@@ -39,6 +39,22 @@ pub enum OrchestratorRequest {
     },
     /// Erases everything on a failover server or an inactive one → `Server`.
     EraseServer(ServerId),
+    /// Begins a server's maintenance, or gives it another end → `Server`.
+    BeginMaintenance {
+        /// Which.
+        server: ServerId,
+        /// Until when, and why.
+        order: MaintenanceOrder,
+        /// Who asks.
+        by: String,
+    },
+    /// Ends a server's maintenance early → `Server`. Where none goes on, it is no error.
+    EndMaintenance {
+        /// Which.
+        server: ServerId,
+        /// Who asks.
+        by: String,
+    },
     /// Removes a server → `Done`.
     RemoveServer(ServerId),
     /// Sets which failover servers may stand in → `Protection`.

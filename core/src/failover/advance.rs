@@ -42,6 +42,10 @@ impl Failover {
     fn seek(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
         let why = match &self.ending {
             Some(Ending { by: Some(by) }) => format!("{by} ended it before a failover server was free"),
+            _ if self.is_automatic() && around.original.maintenance => format!(
+                "the maintenance of {} began before a failover server was free",
+                self.server
+            ),
             _ if self.is_automatic() && around.cleared => {
                 self.reason_cleared = true;
                 "the reason cleared before a failover server was free".to_owned()
@@ -121,7 +125,8 @@ impl Failover {
             return self.pass_over(index, around, now);
         }
         // With nobody filming, a recording server that is well again must not be kept waiting.
-        let may_end = self.phase == Phase::Serving || !films_anything(stand_in);
+        let nobody_films = !films_anything(stand_in);
+        let may_end = nobody_films || (self.phase == Phase::Serving && around.unsettled.is_none());
         if may_end && self.may_end_by_itself(around) {
             self.end_by_itself(now);
             return Vec::new();
@@ -147,7 +152,12 @@ impl Failover {
         let waits_for = if self.ending.is_some() {
             self.what_return_waits_for(around)
         } else if self.phase == Phase::Serving {
-            String::new()
+            // One that failed again and again is not handed back to at once.
+            let unsettled = around
+                .unsettled
+                .as_ref()
+                .filter(|_| self.may_end_by_itself(around));
+            unsettled.map_or_else(String::new, |unsettled| format!("{} to {unsettled}", self.server))
         } else if let Some(report) = stand_in.reached {
             match self.missing_at_switch(index, report, around).len() {
                 0 => format!("{server} to connect the cameras"),
@@ -350,7 +360,10 @@ impl Failover {
             .iter()
             .zip(&around.holders)
             .rev()
-            .find(|(holder, side)| holder.holding == Holding::Owes && side.connected && side.failed.is_none())
+            .find(|(holder, side)| {
+                let can = side.connected && side.failed.is_none() && !side.maintenance;
+                holder.holding == Holding::Owes && can
+            })
             .map(|(holder, _)| holder.server.clone())
     }
 

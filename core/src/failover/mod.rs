@@ -189,6 +189,9 @@ pub struct Around<'a> {
     pub cause: Option<Cause>,
     /// Whether this failover's reason has cleared.
     pub cleared: bool,
+    /// What a recording server that failed several times has still to do before it is handed back to, in words;
+    /// none if nothing.
+    pub unsettled: Option<String>,
     /// C5.
     pub stop_automatically: bool,
     /// For how long a failover server may leave its assignment untaken before another one is sought.
@@ -206,6 +209,8 @@ pub struct Side<'a> {
     pub heard: bool,
     /// Whether it is heard through the broker, so that an assignment would reach it.
     pub connected: bool,
+    /// Whether it is in maintenance: nothing new is to begin with it by itself.
+    pub maintenance: bool,
     /// Why it has to be given up as a failover server, in words.
     pub failed: Option<&'a str>,
     /// What it said last, if it said that it has its newest assignment.

@@ -86,6 +86,7 @@ impl Fleet {
             "heard",
             "dismissed",
             "erasing",
+            "maintenance",
         ] {
             self.delete(kind, id.as_str());
         }
@@ -98,6 +99,7 @@ impl Fleet {
         self.last_used.remove(id);
         self.dismissed.remove(id);
         self.erasing.remove(id);
+        self.maintenance.remove(id);
         self.unpair(id);
         Ok(Reply::Done)
     }

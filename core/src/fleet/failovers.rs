@@ -94,6 +94,12 @@ impl Fleet {
                 let trigger = &original.trigger;
                 trigger.has_cleared(before.reason.kind, &protection.policy, now)
             }),
+            unsettled: match self.maintenance.contains_key(&failover.server) {
+                true => Some("end its maintenance".to_owned()),
+                false => original
+                    .filter(|original| !original.trigger.has_settled(now.monotonic))
+                    .map(|original| original.trigger.what_settles(now.monotonic)),
+            },
             stop_automatically: protection.policy.stop_automatically,
             select: &|failover, but| self.select_for(failover, but, now),
             patience: patience.max(LEAST_PATIENCE),
@@ -113,6 +119,7 @@ impl Fleet {
                 .members
                 .get(server)
                 .is_some_and(|member| member.trigger.is_connected(now.monotonic)),
+            maintenance: self.maintenance.contains_key(server),
             reached: self.reached(server),
         }
     }
@@ -208,6 +215,9 @@ impl Fleet {
         }
         if member.server.mode != Mode::Failover {
             return Some("is no failover server".to_owned());
+        }
+        if let Some(maintenance) = self.maintenance_of(server) {
+            return Some(format!("is in maintenance: {}", maintenance.why));
         }
         if self.erasing.contains_key(server) {
             return Some("has still to erase its data".to_owned());

@@ -11,6 +11,7 @@ mod confirm;
 mod edits;
 mod events;
 mod failovers;
+mod maintenance;
 mod modes;
 mod overlay;
 mod records;
@@ -36,6 +37,7 @@ use crate::{
     },
     failover::Failover,
     ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
+    maintenance::Ongoing,
     server::{Mode, Server},
     settings::{Bundle, BundleHash},
     time::{Moment, Monotonic},
@@ -118,6 +120,7 @@ pub struct Fleet {
     busy: BTreeMap<ServerId, FailoverId>,
     last_used: BTreeMap<ServerId, Epoch>,
     dismissed: BTreeMap<ServerId, ReasonKind>,
+    maintenance: BTreeMap<ServerId, Ongoing>,
     /// Servers that are to erase everything they have, and have not said yet that they did.
     erasing: BTreeMap<ServerId, ErasureId>,
     epoch: Epoch,
@@ -228,6 +231,9 @@ impl Fleet {
                 }
                 Record::Dismissed(server, kind) => {
                     fleet.dismissed.insert(server, kind);
+                }
+                Record::Maintenance(server, order) => {
+                    fleet.maintenance.insert(server, Ongoing::new(order));
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::{
     contract::api::{Protection, ReasonKind},
     failover::Failover,
     ids::{ErasureId, ServerId},
+    maintenance::Maintenance,
     server::Server,
 };
 
@@ -35,6 +36,8 @@ pub enum Record {
     Erasing(ServerId, ErasureId),
     /// A person ended a failover while its reason held: it is no reason any more until it has cleared.
     Dismissed(ServerId, ReasonKind),
+    /// A server is in maintenance.
+    Maintenance(ServerId, Maintenance),
 }
 
 /// What tells records apart.
@@ -70,6 +73,7 @@ impl Record {
             Self::Heard(server) => ("heard", server.as_str()),
             Self::Erasing(server, _) => ("erasing", server.as_str()),
             Self::Dismissed(server, _) => ("dismissed", server.as_str()),
+            Self::Maintenance(server, _) => ("maintenance", server.as_str()),
         };
         RecordKey::new(kind, id)
     }

@@ -42,6 +42,10 @@ impl Fleet {
             | Request::GetFailover(_) => return (self.show(&request, now), Vec::new()),
             Request::AddServer(server) => self.add_server(server, now),
             Request::EditServer { server, edit } => self.edit_server(&server, edit, &fresh, now),
+            Request::BeginMaintenance { server, order, by } => {
+                self.begin_maintenance(&server, order, by, now)
+            }
+            Request::EndMaintenance { server, by } => self.end_maintenance(&server, &by, now),
             Request::EraseServer(server) => self.erase_server(&server, &fresh, now),
             Request::RemoveServer(server) => self.remove_server(&server, now),
             Request::SetPairing { server, pairing } => self.set_pairing(&server, pairing, now),
@@ -195,7 +199,7 @@ impl Fleet {
         now: Moment,
     ) -> Result<(), Problem> {
         let heard = |member: &Member| member.trigger.is_heard(now.monotonic);
-        if !self.members.get(server).is_some_and(heard) || self.cause_of(server, now).is_some() {
+        if !self.members.get(server).is_some_and(heard) || self.reason_of(server, now).is_some() {
             let why = format!("{server} is not well, so that it may not film until it is relieved");
             return Err(planned::refuse(why));
         }

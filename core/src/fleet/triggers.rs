@@ -10,6 +10,7 @@ use crate::{
     },
     failover::{Beginning, Failover, begin::films_on},
     ids::{FailoverId, ServerId},
+    policy::Policy,
     server::Mode,
     time::Moment,
     trigger::Cause,
@@ -30,6 +31,7 @@ pub(super) struct ByHand {
 
 impl Fleet {
     pub(super) fn tick(&mut self, fresh: &FailoverId, now: Moment) {
+        self.end_due_maintenance(now);
         let mut begun = 0;
         for server in self.members.keys().cloned().collect::<Vec<_>>() {
             if self.begin_if_due(&server, &numbered(fresh, begun), now) {
@@ -67,6 +69,7 @@ impl Fleet {
         if member.server.mode != Mode::Recording || !member.server.enabled {
             return false;
         }
+        self.count_faults(server, now);
         self.forgive(server, now);
         let Some(cause) = self.cause_of(server, now) else {
             return false;
@@ -79,8 +82,30 @@ impl Fleet {
         true
     }
 
-    /// The reason for a failover of a recording server that holds now, unless a person dismissed it.
+    fn count_faults(&mut self, server: &ServerId, now: Moment) {
+        let policy = self.protections.get(server).map(|protection| &protection.policy);
+        // What happens during its maintenance is no fault of the server: by this policy nothing is a reason.
+        let excused = Policy::default();
+        let policy = match self.maintenance.contains_key(server) {
+            true => Some(&excused),
+            false => policy,
+        };
+        if let (Some(policy), Some(member)) = (policy, self.members.get_mut(server)) {
+            member.trigger.count_faults(policy, now);
+        }
+    }
+
+    /// The reason for a failover of a recording server that holds now, unless a person dismissed it or the server is
+    /// in maintenance.
     pub(super) fn cause_of(&self, server: &ServerId, now: Moment) -> Option<Cause> {
+        match self.maintenance.contains_key(server) {
+            true => None,
+            false => self.reason_of(server, now),
+        }
+    }
+
+    /// The same, maintenance or not.
+    pub(super) fn reason_of(&self, server: &ServerId, now: Moment) -> Option<Cause> {
         let policy = &self.protections.get(server)?.policy;
         let cause = self.members.get(server)?.trigger.cause(policy, now)?;
         (self.dismissed.get(server) != Some(&cause.reason.kind)).then_some(cause)

@@ -62,6 +62,7 @@ impl Fleet {
             package: observation.map(|seen| seen.package.clone()).unwrap_or_default(),
             storage: observation.map(|seen| seen.storage.clone()).unwrap_or_default(),
             warnings: self.warnings(member, cameras, protected),
+            maintenance: self.maintenance_of(id).cloned(),
             server,
         })
     }
@@ -137,6 +138,16 @@ impl Fleet {
         }
         if self.erasing.contains_key(&server.id) {
             warnings.push("it has still to erase its data, and does so as soon as it is heard".to_owned());
+        }
+        if let Some(maintenance) = self.maintenance_of(&server.id) {
+            let meanwhile = match server.mode {
+                Mode::Failover => "it stands in for nobody new",
+                _ => "no failover of it begins by itself",
+            };
+            warnings.push(format!(
+                "it is in maintenance ({}, says {}): {meanwhile} until that ends",
+                maintenance.why, maintenance.by
+            ));
         }
         if server.mode == Mode::Recording {
             self.warn_of_pairing(member, cameras, &mut warnings);

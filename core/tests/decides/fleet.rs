@@ -397,6 +397,12 @@ fn g3_the_same_recording_server_failing_again_gets_the_same_stand_in() {
     rig.obeys("failover-1");
     rig.wake("recorder-1");
     rig.pass(2 * SECOND);
+    assert_eq!(
+        rig.phase(),
+        Phase::Serving,
+        "its second fault: it has to stay well for longer"
+    );
+    rig.pass(6 * SECOND);
     rig.obeys("recorder-1");
     rig.obeys("failover-1");
     let epoch = rig.assignment("recorder-1").epoch;

@@ -2,8 +2,10 @@
 
 mod again;
 mod authority;
+mod damping;
 mod fleet;
 mod licenses;
+mod maintenance;
 mod modes;
 mod overlay;
 mod planned;

@@ -322,6 +322,9 @@ fn e13_a_recording_server_that_fails_again_is_stood_in_for_by_the_changes_again(
     let names: Vec<&str> = again.cameras.iter().map(|camera| camera.name.as_str()).collect();
     assert_eq!(names, ["Gate", "Dock", "camera 3"]);
     rig.obeys("failover-1");
+    // After its second fault it has to stay well for longer.
+    rig.wake("recorder-1");
+    rig.pass(Duration::from_secs(6));
     end(&mut rig);
     let names: Vec<String> = films(&rig, "recorder-1")
         .cameras

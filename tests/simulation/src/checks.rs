@@ -13,7 +13,7 @@ use understudy_core::{
         heartbeat::ServerReport,
     },
     failover::{Failover, Holding},
-    fleet::{Record, RecordKey},
+    fleet::{Effect, Record, RecordKey},
     ids::{ErasureId, FailoverId, ServerId},
     policy::Failback,
     reconcile::Film,
@@ -377,6 +377,34 @@ impl World {
                 );
             }
             self.watch.made.remove(&recording.number);
+        }
+        Ok(())
+    }
+
+    /// No failover of a server in maintenance begins by itself. What the effects do is done in their order.
+    pub(crate) fn check_begun(&self, effects: &[Effect]) -> Result<(), Violation> {
+        let mut ended = BTreeSet::new();
+        for effect in effects {
+            match effect {
+                Effect::Delete(key) => drop(ended.insert(key.clone())),
+                Effect::Save(record) => {
+                    let Record::Failover(failover) = record.as_ref() else {
+                        continue;
+                    };
+                    let maintenance = RecordKey {
+                        kind: "maintenance".to_owned(),
+                        id: failover.server.to_string(),
+                    };
+                    let in_maintenance =
+                        self.host.records.contains_key(&maintenance) && !ended.contains(&maintenance);
+                    let begins = !self.host.records.contains_key(&record.key());
+                    if begins && in_maintenance && failover.reason.kind != ReasonKind::Manual {
+                        let how = format!("{} is in maintenance, and failed over", failover.server);
+                        return broken(0, how);
+                    }
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

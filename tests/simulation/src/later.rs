@@ -4,7 +4,7 @@
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use understudy_core::{
     contract::{
-        api::{CameraEdit, Problem, ServerEdit, StartMode},
+        api::{CameraEdit, MaintenanceOrder, Problem, ServerEdit, StartMode},
         heartbeat::{Storage, StorageState},
         rpc::OrchestratorRequest as Request,
     },
@@ -50,6 +50,7 @@ const THROWN: &[Fault] = &[
     Fault::Drain,
     Fault::Device,
     Fault::Mode,
+    Fault::Maintain,
 ];
 
 impl World {
@@ -102,8 +103,8 @@ impl World {
 
     fn throw_later(&mut self, fault: Fault, id: &ServerId, rng: &mut StdRng) {
         use Fault::{
-            BrokerAlarm, BrokerEmptied, BrokerLost, DamagedFile, DayOld, Device, Drain, HostFrozen, Mode,
-            MonitorRestart, OffBroker, Remove, Restored, SetPolicy, Switch,
+            BrokerAlarm, BrokerEmptied, BrokerLost, DamagedFile, DayOld, Device, Drain, HostFrozen, Maintain,
+            Mode, MonitorRestart, OffBroker, Remove, Restored, SetPolicy, Switch,
         };
         match fault {
             // These say themselves whom they strike.
@@ -116,6 +117,7 @@ impl World {
             Drain => return self.drain(rng),
             Device => return self.change_device(rng),
             Mode => return self.switch_mode(rng),
+            Maintain => return self.maintain(id, rng),
             HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored
                 if !self.strikes(fault, None) =>
             {
@@ -307,6 +309,25 @@ impl World {
             },
         };
         self.person(Fault::Device, &server, request);
+    }
+
+    /// A person says that what happens to a server is meant, or not any more; its end may come at any time.
+    fn maintain(&mut self, id: &ServerId, rng: &mut StdRng) {
+        let by = "anna".to_owned();
+        let server = id.clone();
+        let request = match rng.gen_bool(0.3) {
+            true => Request::EndMaintenance { server, by },
+            false => Request::BeginMaintenance {
+                server,
+                order: MaintenanceOrder {
+                    until: None,
+                    for_ms: Some(rng.gen_range(1_000..40_000)),
+                    why: "a new disk".to_owned(),
+                },
+                by,
+            },
+        };
+        self.person(Fault::Maintain, id, request);
     }
 
     /// A person takes a failover server out and puts it back in, whatever that interrupts and erases.

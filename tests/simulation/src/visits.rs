@@ -139,6 +139,8 @@ faults! {
     Drain = "operator drains",
     /// A person makes a failover server inactive, and a failover server again, which erases it.
     Mode = "operator switches a mode",
+    /// A person puts a server into maintenance, or ends it.
+    Maintain = "operator maintains",
     /// A camera was changed in itself, and a person says so.
     Device = "operator changes a device",
     /// A person answers what is offered at a failover's end.

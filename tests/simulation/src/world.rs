@@ -497,6 +497,7 @@ impl World {
             self.crash_host("before it has stored");
             return Ok(());
         }
+        self.check_begun(&effects)?;
         for request in self.host.commit(effects, self.bug) {
             self.send_within_host(Packet::License(request));
         }

@@ -52,6 +52,8 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::EditServer => servers::edit(backend, call).await,
         Op::RemoveServer => servers::remove(backend, call).await,
         Op::EraseServer => servers::erase(backend, call).await,
+        Op::BeginMaintenance => servers::begin_maintenance(backend, call).await,
+        Op::EndMaintenance => servers::end_maintenance(backend, call).await,
         Op::GetPairing => servers::pairing(backend, call).await,
         Op::SetPairing => servers::set_pairing(backend, call).await,
         Op::GetPolicy => servers::policy(backend, call).await,

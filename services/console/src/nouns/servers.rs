@@ -1,20 +1,32 @@
 //! `servers`, with their pairings and failover settings.
 
+use serde::Deserialize;
 use understudy_core::{
     contract::{
-        api::{Problem, Protection, ServerView},
+        api::{MaintenanceOrder, Problem, Protection, ServerView},
         rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
     ids::ServerId,
     server::Server,
+    time::Timestamp,
 };
 
-use super::confirmed;
+use super::{Asked, by, confirmed};
 use crate::{
     answer::{self, Outcome},
     backend::{Backend, unexpected},
     http::Call,
 };
+
+/// The body of `PUT servers/{id}/maintenance`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Maintain {
+    until: Option<Timestamp>,
+    for_ms: Option<u64>,
+    why: String,
+    by: Option<String>,
+}
 
 pub(super) async fn list(backend: &Backend) -> Outcome {
     answer::json(&all(backend).await?)
@@ -72,6 +84,36 @@ pub(super) async fn edit(backend: &Backend, call: &Call) -> Outcome {
 pub(super) async fn erase(backend: &Backend, call: &Call) -> Outcome {
     let request = Request::EraseServer(call.id("server")?);
     match backend.orchestrator(confirmed(call, request)?).await? {
+        Reply::Server(view) => answer::json(&view),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(super) async fn begin_maintenance(backend: &Backend, call: &Call) -> Outcome {
+    let body: Maintain = call.json()?;
+    let request = Request::BeginMaintenance {
+        server: call.id("server")?,
+        order: MaintenanceOrder {
+            until: body.until,
+            for_ms: body.for_ms,
+            why: body.why,
+        },
+        by: by(body.by)?,
+    };
+    one(backend, request).await
+}
+
+pub(super) async fn end_maintenance(backend: &Backend, call: &Call) -> Outcome {
+    let body: Asked = call.json_or_default()?;
+    let request = Request::EndMaintenance {
+        server: call.id("server")?,
+        by: by(body.by)?,
+    };
+    one(backend, request).await
+}
+
+async fn one(backend: &Backend, request: Request) -> Outcome {
+    match backend.orchestrator(request).await? {
         Reply::Server(view) => answer::json(&view),
         other => Err(unexpected(&other)),
     }

@@ -139,6 +139,19 @@ async fn a1_a2_b5_a_fleet_is_set_up_through_the_api() {
         .await
         .is_problem(404, "not-found", "none");
 
+    let order = json!({"for_ms": 60_000, "why": "a new disk", "by": "anna"});
+    let path = "/servers/standby-1/maintenance";
+    let view = host.done(Method::PUT, path, &order).await;
+    assert_eq!(view["maintenance"]["why"], "a new disk", "{view}");
+    let endless = json!({"for_ms": 700_000_000, "why": "a new disk"});
+    host.send(Method::PUT, path, &endless)
+        .await
+        .is_problem(400, "invalid", "7 days");
+    let unprotected = host.console.get("/servers/recorder-1").await.body;
+    assert_eq!(unprotected["protected"], json!(false), "{unprotected}");
+    let view = host.done(Method::POST, &format!("{path}/end"), &json!({})).await;
+    assert_eq!(view["maintenance"], Value::Null, "{view}");
+
     let removed = answer(host.console.request(Method::DELETE, "/servers/standby-1")).await;
     assert_eq!((removed.status, removed.body), (204, Value::Null));
     host.console

@@ -10,6 +10,7 @@ mod crash;
 mod demo;
 mod failback;
 mod licenses;
+mod maintenance;
 mod modes;
 mod overlay;
 mod planned;

@@ -10,12 +10,14 @@ use understudy_core::{
     contract::{
         api::{
             CameraEdit, CameraField, CameraView, ChangeKind, Considered, DomainView, FailoverReason,
-            FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, Offer, OfferState,
-            Phase, Problem, ReasonKind, ServerEdit, ServerState, ServerView, Step, TemporaryChange,
+            FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, MaintenanceOrder,
+            Offer, OfferState, Phase, Problem, ReasonKind, ServerEdit, ServerState, ServerView, Step,
+            TemporaryChange,
         },
         heartbeat::{DamagedSegment, Evidence, Progress},
     },
     ids::ServerId,
+    maintenance::Maintenance,
     policy::{Pairing, Policy},
     server::{Mode, Server},
     time::Timestamp,
@@ -219,6 +221,12 @@ fn servers_and_cameras_are_as_described() {
             storage: serde_json::from_value(json!({"state": "damaged", "evidence": "gone"}))
                 .expect("a volume"),
             warnings: vec!["one".into()],
+            maintenance: Some(Maintenance {
+                until: Timestamp(2),
+                since: Timestamp(1),
+                why: "a disk".into(),
+                by: "anna".into(),
+            }),
         },
     );
     check("Camera", &camera());
