@@ -13,4 +13,7 @@ mod licenses;
 mod modes;
 mod overlay;
 mod planned;
+mod power;
+mod sites;
 mod takeover;
+mod weather;
