@@ -14,6 +14,7 @@ mod modes;
 mod overlay;
 mod planned;
 mod power;
+mod sessions;
 mod sites;
 mod takeover;
 mod weather;

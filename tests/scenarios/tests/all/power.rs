@@ -7,7 +7,7 @@ use understudy_core::contract::api::{Phase, ServerState};
 use understudy_scenarios::{Fleet, gaps, plan};
 
 /// Longer than the disconnection duration: whoever comes so late would be missed, if anybody looked already.
-const LATE: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_millis(1_500);
 
 /// What boots.
 #[derive(Clone, Copy, Debug)]

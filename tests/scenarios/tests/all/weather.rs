@@ -16,7 +16,7 @@ use understudy_scenarios::{
 
 /// For how long the line is bad, unless `UNDERSTUDY_WEATHER_SECONDS` says otherwise; five minutes are in
 /// `docs/figures.md`.
-const BAD_FOR: Duration = Duration::from_secs(45);
+const BAD_FOR: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn c2_a_bad_line_is_no_disconnection_at_default_settings_and_a_death_after_it_is_one()
