@@ -308,7 +308,8 @@ impl Rig {
             let way = Way::from(server, &broker, monitor_address).await?;
             servers.push(describe_server(&plan, server, way, &key_file, &logs)?);
         }
-        let simulator_process = describe_simulator(&plan, camera_address, control_address, &logs);
+        let simulator_process =
+            describe_simulator(&plan, "simulator", camera_address, control_address, &logs);
         Ok(Self {
             api: Api::new(api_address),
             api_address,
@@ -350,7 +351,7 @@ impl Rig {
     /// # Errors
     /// [`DemoError::Api`] with what the API refused.
     pub async fn enroll(&self) -> Result<(), DemoError> {
-        self.api_answers().await?;
+        self.answers().await?;
         for server in &self.servers {
             self.api.add_server(&self.enrolled(server)?).await?;
         }
@@ -415,6 +416,30 @@ impl Rig {
             .collect()
     }
 
+    /// More cameras, in another place, described and not started; with the address at which they are.
+    ///
+    /// # Errors
+    /// [`DemoError::Io`] if there are no ports for them.
+    pub fn cameras_at(
+        &self,
+        name: &str,
+        count: usize,
+        place: &Place,
+    ) -> Result<(Process, SocketAddr), DemoError> {
+        let at = |mut address: SocketAddr| {
+            address.set_ip(place.address);
+            address
+        };
+        let (cameras, control) = (at(ports::one()?), at(ports::one()?));
+        let plan = Plan {
+            cameras: count,
+            ..self.plan.clone()
+        };
+        let mut process = describe_simulator(&plan, name, cameras, control, &self.plan.folder.join("logs"));
+        process.enter(&place.enter);
+        Ok((process, cameras))
+    }
+
     /// How a server of the rig is enrolled.
     ///
     /// # Errors
@@ -455,7 +480,10 @@ impl Rig {
     }
 
     /// Waits until the API reaches the orchestrator.
-    async fn api_answers(&self) -> Result<(), DemoError> {
+    ///
+    /// # Errors
+    /// [`DemoError::Deadline`] if it does not.
+    pub async fn answers(&self) -> Result<(), DemoError> {
         eventually(
             "the API to answer",
             Duration::from_secs(60),
@@ -633,7 +661,13 @@ fn describe_server(
     })
 }
 
-fn describe_simulator(plan: &Plan, cameras: SocketAddr, control: SocketAddr, logs: &Path) -> Process {
+fn describe_simulator(
+    plan: &Plan,
+    name: &str,
+    cameras: SocketAddr,
+    control: SocketAddr,
+    logs: &Path,
+) -> Process {
     let mut arguments: Vec<String> = [
         "simulator",
         "--die-with-parent",
@@ -653,7 +687,7 @@ fn describe_simulator(plan: &Plan, cameras: SocketAddr, control: SocketAddr, log
     .map(str::to_owned)
     .to_vec();
     arguments.extend(plan.simulator.iter().cloned());
-    Process::new(&plan.executable, "simulator", arguments, control, logs)
+    Process::new(&plan.executable, name, arguments, control, logs)
 }
 
 fn host_toml(

@@ -1,11 +1,12 @@
 //! The figures with the limits that they are held against.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use understudy_demo::report::Report;
 
-use crate::{failback::Failback, recording::Recording};
+use crate::{failback::Failback, orchestrator::Decided, recording::Recording};
 
 /// One figure.
 struct Figure {
@@ -111,7 +112,49 @@ impl Measured {
         ])
     }
 
-    pub(crate) fn table(&self) -> String {
+    /// What the orchestrators of three sizes took: 10, 100 and 1,000 servers.
+    pub(crate) fn of_orchestrators(sizes: &[Decided; 3]) -> Self {
+        let figure = |name, value, limit| Figure { name, value, limit };
+        let [ten, hundred, thousand] = sizes;
+        let per_failover = |size: &Decided| size.seconds * 1000.0 / size.failovers as f64;
+        Self(vec![
+            figure("orchestrator_failovers_1000", thousand.failovers as f64, None),
+            figure(
+                "orchestrator_seconds_1000",
+                thousand.seconds,
+                Some(Limit::AtMost(2.0)),
+            ),
+            figure("orchestrator_ms_per_failover_10", per_failover(ten), None),
+            figure("orchestrator_ms_per_failover_100", per_failover(hundred), None),
+            figure("orchestrator_ms_per_failover_1000", per_failover(thousand), None),
+            figure("orchestrator_alone_seconds_10", ten.alone_seconds, None),
+            figure("orchestrator_alone_seconds_100", hundred.alone_seconds, None),
+            figure("orchestrator_alone_seconds_1000", thousand.alone_seconds, None),
+            figure(
+                "orchestrator_enrolled_seconds_1000",
+                thousand.enrolled_seconds,
+                None,
+            ),
+        ])
+    }
+
+    /// These and those.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Prints the table, writes the file, and fails if a limit is missed.
+    pub(crate) fn publish(&self, output: &Path) -> anyhow::Result<()> {
+        print!("{}", self.table());
+        std::fs::write(output, serde_json::to_string_pretty(&self.json())?)?;
+        eprintln!("written to {}", output.display());
+        let missed = self.missed();
+        ensure!(missed.is_empty(), "not reached: {}", missed.join(", "));
+        Ok(())
+    }
+
+    fn table(&self) -> String {
         let mut table = String::new();
         for Figure { name, value, limit } in &self.0 {
             let limit = match limit {
@@ -124,7 +167,7 @@ impl Measured {
         table
     }
 
-    pub(crate) fn json(&self) -> Value {
+    fn json(&self) -> Value {
         let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
         let figures: Map<String, Value> = self
             .0
@@ -135,7 +178,7 @@ impl Measured {
     }
 
     /// Names of the figures that are beyond their limits.
-    pub(crate) fn missed(&self) -> Vec<&'static str> {
+    fn missed(&self) -> Vec<&'static str> {
         let holds = |figure: &&Figure| match figure.limit {
             Some(Limit::AtMost(limit)) => figure.value <= limit,
             Some(Limit::AtLeast(limit)) => figure.value >= limit,

@@ -3,10 +3,15 @@
 
 mod failback;
 mod limits;
+mod orchestrator;
 mod recording;
 mod usage;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -16,7 +21,7 @@ use understudy_demo::{
     rig::{Plan, ServerPlan},
 };
 
-use crate::limits::Measured;
+use crate::{limits::Measured, orchestrator::Decided};
 
 /// Measures Understudy beside its peers.
 #[derive(Parser)]
@@ -30,6 +35,9 @@ struct Arguments {
     /// How many cameras.
     #[arg(long, default_value_t = 90)]
     cameras: usize,
+    /// Only the orchestrator's figures
+    #[arg(long)]
+    orchestrator: bool,
 }
 
 #[tokio::main]
@@ -49,6 +57,10 @@ async fn main() -> anyhow::Result<()> {
         )
     };
 
+    let sizes = orchestrators(&executable, folder.path()).await?;
+    if arguments.orchestrator {
+        return Measured::of_orchestrators(&sizes).publish(&arguments.output);
+    }
     eprintln!("manual failover of {} cameras", arguments.cameras);
     let manual = demo("manual")?;
     eprintln!("kill -9 with a disconnection duration of 1 s");
@@ -61,21 +73,22 @@ async fn main() -> anyhow::Result<()> {
     eprintln!("failback beside rsync");
     let failback = failback::measure(&executable, &folder.path().join("failback")).await?;
 
-    let measured = Measured::new(&manual, &killed, &recording, &failback);
-    print!("{}", measured.table());
-    std::fs::write(&arguments.output, serde_json::to_string_pretty(&measured.json())?)?;
-    eprintln!("written to {}", arguments.output.display());
-    let missed = measured.missed();
-    ensure!(missed.is_empty(), "not reached: {}", missed.join(", "));
-    Ok(())
+    Measured::new(&manual, &killed, &recording, &failback)
+        .and(Measured::of_orchestrators(&sizes))
+        .publish(&arguments.output)
 }
 
-fn demo(
-    executable: &std::path::Path,
-    cameras: usize,
-    failure: &str,
-    report: PathBuf,
-) -> anyhow::Result<Report> {
+/// A fleet of each size.
+async fn orchestrators(executable: &Path, folder: &Path) -> anyhow::Result<[Decided; 3]> {
+    let mut sizes = [Decided::default(); 3];
+    for (measured, size) in sizes.iter_mut().zip([10, 100, 1_000]) {
+        eprintln!("failovers in a fleet of {size} servers");
+        *measured = orchestrator::measure(executable, &folder.join(format!("fleet-{size}")), size).await?;
+    }
+    Ok(sizes)
+}
+
+fn demo(executable: &Path, cameras: usize, failure: &str, report: PathBuf) -> anyhow::Result<Report> {
     let status = Command::new(executable)
         .args([
             "demo",

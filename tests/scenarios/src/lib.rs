@@ -11,10 +11,11 @@ use anyhow::Context;
 use tempfile::TempDir;
 use understudy_core::{
     contract::{
-        api::{FailoverView, Phase, ServerView},
+        api::{FailoverView, Phase, ServerState, ServerView},
         heartbeat::{CameraFault, CameraStatus},
     },
     policy::Policy,
+    server::Mode,
 };
 use understudy_demo::{
     frames,
@@ -122,6 +123,12 @@ impl Fleet {
         })
     }
 
+    /// A fleet that was started in another way.
+    #[must_use]
+    pub fn of(rig: Rig, folder: TempDir) -> Self {
+        Self { rig, _folder: folder }
+    }
+
     /// As [`Fleet::start`], and waits until every camera films on `recorder-1` and it is protected.
     ///
     /// # Errors
@@ -208,6 +215,32 @@ impl Fleet {
             }
         })
         .await?)
+    }
+
+    /// Waits until the failovers of these servers, whose processes have been started again, are over, with nothing
+    /// damaged, each films `cameras` cameras itself, and every failover server stands by.
+    ///
+    /// # Errors
+    /// With how it is instead.
+    pub async fn whole_again(&self, servers: &[&str], cameras: u32) -> anyhow::Result<()> {
+        for server in servers {
+            let ended = self.phase(server, Phase::Completed).await?;
+            anyhow::ensure!(ended.damaged.is_empty(), "{:?}", ended.damaged);
+            self.films(server, cameras).await?;
+        }
+        for server in self
+            .rig
+            .plan
+            .servers
+            .iter()
+            .filter(|server| server.mode == Mode::Failover)
+        {
+            self.server(&server.id, "to stand by", |view| {
+                view.state == ServerState::Standby
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until the newest failover of `server` is in `phase`.

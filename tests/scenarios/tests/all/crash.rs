@@ -1,13 +1,19 @@
 //! Each service dies in the middle of its work, and what it was about comes to the same end.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use understudy_core::{
     contract::api::{Phase, ServerState},
     policy::Policy,
 };
-use understudy_demo::{frames, rig::Plan};
-use understudy_scenarios::{Fleet, gaps, plan};
+use understudy_demo::{
+    frames,
+    keep::Keeper,
+    listener::{Facts, Listener},
+    process::Process,
+    rig::{Plan, Rig},
+};
+use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
 
 #[tokio::test]
 async fn f1_g2_the_orchestrator_dies_in_the_middle_of_a_takeover_and_of_a_failback() -> anyhow::Result<()> {
@@ -124,6 +130,99 @@ async fn c4_a_crashed_recording_service_is_a_reason_of_its_own() -> anyhow::Resu
     );
     assert!(!failover.reason.evidence.is_empty(), "c7: {:?}", failover.reason);
     fleet.films("failover-1", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+/// The steps of a failover that are stored before they are told: when one is heard of, its service dies.
+const BOUNDARIES: [&str; 3] = ["failover.started", "failover.serving", "failover.restoring"];
+
+/// Who dies, and how its process is found.
+type Victim = (&'static str, fn(&mut Rig) -> &mut Process);
+
+const VICTIMS: [Victim; 7] = [
+    ("the orchestrator", |rig| &mut rig.host.orchestrator),
+    ("the licence service", |rig| &mut rig.host.license),
+    ("the monitor", |rig| &mut rig.host.monitor),
+    ("the console", |rig| &mut rig.host.console),
+    ("the stand-in's recording service", |rig| {
+        &mut rig.server("failover-1").ingest
+    }),
+    ("the stand-in's agent", |rig| &mut rig.server("failover-1").agent),
+    ("the stand-in's sync", |rig| &mut rig.server("failover-1").sync),
+];
+
+/// Waits for a step, and lets the victim die at it and start again.
+async fn dies_at(
+    fleet: &mut Fleet,
+    facts: &mut Facts,
+    boundary: &str,
+    victim: fn(&mut Rig) -> &mut Process,
+) -> anyhow::Result<()> {
+    facts
+        .next(boundary, PATIENCE, |event| event.name() == boundary, |_| {})
+        .await?;
+    let process = victim(&mut fleet.rig);
+    process.kill();
+    process.start()?;
+    process.healthy().await?;
+    Ok(())
+}
+
+/// One failover and failback of `recorder-1`, in which the victim dies at each boundary.
+async fn round(fleet: &mut Fleet, (name, victim): Victim, kept: &Path) -> anyhow::Result<()> {
+    let listener = Listener::start(&fleet.rig.broker.url()).await?;
+    let mut facts = listener.facts();
+    let keeper = Keeper::start(&fleet.rig.server("failover-1").archive(), kept);
+    let before = fleet.rig.api.failovers().await?.len();
+
+    fleet.rig.server("recorder-1").kill();
+    dies_at(fleet, &mut facts, BOUNDARIES[0], victim).await?;
+    dies_at(fleet, &mut facts, BOUNDARIES[1], victim).await?;
+    fleet.films("failover-1", 4).await?;
+    fleet.files("failover-1", 4).await?;
+    fleet.rig.server("recorder-1").start()?;
+    fleet
+        .server("recorder-1", "to be on standby", |view| {
+            view.reached == view.assigned
+        })
+        .await?;
+    fleet.rig.api.stop_failover("recorder-1").await?;
+    dies_at(fleet, &mut facts, BOUNDARIES[2], victim).await?;
+
+    fleet.whole_again(&["recorder-1"], 4).await?;
+    let all = fleet.rig.api.failovers().await?;
+    assert_eq!(
+        all.len(),
+        before + 1,
+        "{name}: one failover, and no other: {all:?}"
+    );
+    let kept = frames::recorded(&keeper.stop().await?)?;
+    let recorded = fleet.recorded("recorder-1")?;
+    assert_eq!(kept.len(), 4, "{name}: the stand-in filmed");
+    for (camera, numbers) in kept {
+        let missing: Vec<_> = numbers.difference(&recorded[&camera]).collect();
+        assert_eq!(
+            missing,
+            Vec::<&u64>::new(),
+            "{name}: {camera}: what was on its disk came back"
+        );
+    }
+    let left = frames::files(&fleet.rig.server("failover-1").archive())?;
+    assert_eq!(left, [], "{name}: its copies are gone");
+    listener.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn f1_g2_g3_each_service_dies_at_each_step_of_a_failover_and_a_failback() -> anyhow::Result<()> {
+    let mut fleet = Fleet::filming(plan()).await?;
+    // Always the same one stands in: it is the closest match.
+    fleet.files("recorder-1", 4).await?;
+    let kept = fleet.rig.plan.folder.join("kept");
+    for (index, victim) in VICTIMS.into_iter().enumerate() {
+        round(&mut fleet, victim, &kept.join(index.to_string())).await?;
+    }
     fleet.rig.stop().await;
     Ok(())
 }

@@ -14,4 +14,8 @@ mod maintenance;
 mod modes;
 mod overlay;
 mod planned;
+mod power;
+mod sessions;
+mod sites;
 mod takeover;
+mod weather;
