@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Figures;
+use crate::{measure::Figures, story::Failure};
 
 /// What one demo showed. Seconds are rounded to milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,6 @@ impl Report {
                 self.figures.frames_lost_bound
             ),
             format!("longest gap        {:.3} s", self.figures.longest_gap_seconds),
-            format!("overlap            {:.3} s", self.overlap_seconds),
             format!(
                 "failback           {:.1} MB in {:.3} s, {} segments verified, {} mismatched",
                 self.failback_bytes as f64 / 1e6,
@@ -87,6 +86,9 @@ impl Report {
                 if self.settings_restored { "yes" } else { "NO" }
             ),
         ];
+        if self.failure == Failure::Partition.name() {
+            lines.push(format!("both filmed        {:.3} s", self.overlap_seconds));
+        }
         lines.extend(
             self.figures
                 .broken

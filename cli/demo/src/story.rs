@@ -61,7 +61,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn name(self) -> &'static str {
+    /// As it is called in the report and on the command line.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::Manual => "manual",

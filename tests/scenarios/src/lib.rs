@@ -126,7 +126,11 @@ impl Fleet {
     /// A fleet that was started in another way.
     #[must_use]
     pub fn of(rig: Rig, folder: TempDir) -> Self {
-        Self { rig, _folder: folder }
+        Self {
+            rig,
+            unfilmed: Duration::ZERO,
+            _folder: folder,
+        }
     }
 
     /// As [`Fleet::start`], and waits until every camera films on `recorder-1` and it is protected.

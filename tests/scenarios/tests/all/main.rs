@@ -8,6 +8,7 @@ mod changes;
 mod configuration;
 mod crash;
 mod demo;
+mod each_trigger;
 mod failback;
 mod licenses;
 mod maintenance;
