@@ -36,6 +36,9 @@ pub struct Camera {
     /// How many RTSP sessions it allows at once, where known.
     #[serde(default)]
     pub max_sessions: Option<u32>,
+    /// How its packets come. What is usual is left out, so that settings of before have the hash of before.
+    #[serde(default, skip_serializing_if = "Transport::is_usual")]
+    pub transport: Transport,
     /// A disabled camera is not connected to.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -56,6 +59,7 @@ impl Camera {
             (CameraField::Recording, self.recording != other.recording),
             (CameraField::Retention, self.retention != other.retention),
             (CameraField::Priority, self.priority != other.priority),
+            (CameraField::Transport, self.transport != other.transport),
             (CameraField::Enabled, self.enabled != other.enabled),
         ];
         let differing = differs.into_iter().filter(|(_, differs)| *differs);
@@ -72,6 +76,7 @@ impl Camera {
                 CameraField::Recording => other.recording = self.recording,
                 CameraField::Retention => other.retention = self.retention,
                 CameraField::Priority => other.priority = self.priority,
+                CameraField::Transport => other.transport = self.transport,
                 CameraField::Enabled => other.enabled = self.enabled,
             }
         }
@@ -86,6 +91,7 @@ impl Camera {
                 camera.url.clone(),
                 camera.credentials.clone(),
                 camera.recording,
+                camera.transport,
                 camera.enabled,
             )
         };
@@ -123,6 +129,24 @@ pub enum RecordingMode {
     Continuous,
     /// Never: it is connected to for live view only.
     LiveOnly,
+}
+
+/// How a camera's packets come (RFC 2326 10.12, RFC 3550 11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Within the RTSP connection: nothing is lost on the way.
+    #[default]
+    Tcp,
+    /// By UDP, for cameras that do nothing else: what is lost on the way costs the pictures up to the next key
+    /// frame.
+    Udp,
+}
+
+impl Transport {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is kept of a camera's recordings: whatever breaks one of the limits goes, oldest first.

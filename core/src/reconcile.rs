@@ -482,6 +482,7 @@ impl Reconciler {
                 .clone()
                 .filter(|(_, done)| *done)
                 .map(|(erasure, _)| erasure),
+            relay: None,
         }
     }
 }

@@ -141,6 +141,7 @@ fn camera(arguments: &Arguments, number: u32) -> anyhow::Result<Camera> {
         retention: Retention::default(),
         priority: 0,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     })
 }

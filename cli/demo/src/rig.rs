@@ -410,6 +410,7 @@ impl Rig {
                     retention: understudy_core::camera::Retention::default(),
                     priority: 0,
                     max_sessions: None,
+                    transport: understudy_core::camera::Transport::default(),
                     enabled: true,
                 })
             })
@@ -637,7 +638,8 @@ fn describe_server(
         "[broker]\nurl = {broker:?}\n\n[server]\nid = {id:?}\ndomain = {domain:?}\ndata = {data:?}\n\
          fleet_key_file = {key_file:?}\nmax_cameras = {max}\n\n\
          [agent]\ninterval_ms = {beat}\nmonitor_url = \"http://{monitor}\"\ningest_url = \"http://{ingest}\"\n\n\
-         [ingest]\nsegment_seconds = {segment}\n\n[sync]\nlisten = \"{sync_address}\"\n{extra}",
+         [ingest]\nsegment_seconds = {segment}\nrelay_listen = \"127.0.0.1:0\"\n\n\
+         [sync]\nlisten = \"{sync_address}\"\n{extra}",
         broker = way.broker,
         id = server.id,
         domain = server.domain,

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::Value;
 use understudy_core::{
-    camera::{Camera, Credentials, RecordingMode, Retention},
+    camera::{Camera, Credentials, RecordingMode, Retention, Transport},
     contract::{
         api::{CameraEdit, CameraView},
         heartbeat::CameraStatus,
@@ -100,12 +100,21 @@ pub(crate) struct Settings {
     /// Which cameras stay when a failover server has not room for all: the highest
     #[arg(long, allow_negative_numbers = true)]
     priority: Option<i32>,
+    /// How its packets come: within the RTSP connection, or by UDP for cameras that do nothing else
+    #[arg(long)]
+    transport: Option<TransportArg>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RecordingArg {
     Continuous,
     LiveOnly,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TransportArg {
+    Tcp,
+    Udp,
 }
 
 pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(), Failure> {
@@ -186,6 +195,7 @@ impl AddArgs {
             retention: edit.retention.unwrap_or_default(),
             priority: edit.priority.unwrap_or_default(),
             max_sessions: self.max_sessions,
+            transport: edit.transport.unwrap_or_default(),
             enabled: true,
         })
     }
@@ -214,6 +224,10 @@ impl Settings {
             }),
             retention,
             priority: self.priority,
+            transport: self.transport.map(|transport| match transport {
+                TransportArg::Tcp => Transport::Tcp,
+                TransportArg::Udp => Transport::Udp,
+            }),
             enabled,
             in_device: None,
         })

@@ -187,6 +187,10 @@ pub struct CameraView {
     pub filmed_by: Option<ServerId>,
     /// How it is there.
     pub status: Option<CameraStatus>,
+    /// Where it can be watched (RTSP), while it is filmed: at the server that films it, under the same path on
+    /// each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
     /// Some of it, or all, holds only until the end of the failover that goes on.
     #[serde(default)]
     pub temporary: bool,
@@ -208,6 +212,9 @@ pub struct CameraEdit {
     pub retention: Option<crate::camera::Retention>,
     /// New priority.
     pub priority: Option<i32>,
+    /// New way of its packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<crate::camera::Transport>,
     /// Switched on or off.
     pub enabled: Option<bool>,
     /// During a failover: whether the new address or password was set in the camera itself, so that it is to be
@@ -232,6 +239,8 @@ pub enum CameraField {
     Retention,
     /// Its priority.
     Priority,
+    /// How its packets come.
+    Transport,
     /// Whether it is switched on.
     Enabled,
 }

@@ -127,6 +127,9 @@ pub struct ServerReport {
     /// The order to erase everything that it has carried out, while its assignment says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<ErasureId>,
+    /// Where the cameras that it films can be watched: `rtsp://<address>`, without the camera's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
 }
 
 /// How one camera is.

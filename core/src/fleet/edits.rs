@@ -229,6 +229,7 @@ impl Fleet {
         camera.url = edit.url.unwrap_or(camera.url);
         camera.credentials = edit_credentials(id, camera.credentials, edit.credentials)?;
         camera.recording = edit.recording.unwrap_or(camera.recording);
+        camera.transport = edit.transport.unwrap_or(camera.transport);
         camera.retention = edit.retention.unwrap_or(camera.retention);
         camera.priority = edit.priority.unwrap_or(camera.priority);
         camera.enabled = edit.enabled.unwrap_or(camera.enabled);

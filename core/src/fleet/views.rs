@@ -199,15 +199,20 @@ impl Fleet {
     pub(super) fn camera_view(&self, id: &CameraId) -> Option<CameraView> {
         let camera = self.camera_now(id)?;
         let filmed_by = self.filmed_by(&camera);
-        let status = filmed_by
+        let report = filmed_by
             .as_ref()
-            .and_then(|server| self.members.get(server)?.report.as_ref()?.cameras.get(id))
-            .cloned();
+            .and_then(|server| self.members.get(server)?.report.as_ref());
+        let status = report.and_then(|report| report.cameras.get(id)).cloned();
+        let relay = report
+            .filter(|_| status.as_ref().is_some_and(CameraStatus::films))
+            .and_then(|report| report.relay.as_ref())
+            .map(|server| format!("{server}/{id}"));
         Some(CameraView {
             temporary: self.is_temporary(&camera),
             camera: without_password(&camera),
             filmed_by,
             status,
+            relay,
         })
     }
 

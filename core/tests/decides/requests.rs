@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use understudy_core::{
     assignment::Role,
-    camera::Credentials,
+    camera::{Camera, Credentials, Transport},
     contract::{
-        api::{CameraEdit, Phase, Problem, ServerEdit, StartMode},
+        api::{CameraEdit, CameraField, Phase, Problem, ServerEdit, StartMode},
         rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
     failover::Holding,
+    fleet::Input,
     policy::{Failback, Pairing, Policy},
     server::Mode,
 };
@@ -454,4 +455,54 @@ fn a_person_who_ends_a_failover_while_its_reason_holds_is_obeyed() {
     rig.silence("recorder-1");
     rig.pass(Duration::from_secs(3));
     assert_eq!(rig.fleet.failovers().count(), 2, "a new fault is a new reason");
+}
+
+#[test]
+fn e1_settings_from_before_there_was_udp_keep_their_hash() {
+    let before = r#"{"id":"recorder-1-cam-1","name":"camera 1","server":"recorder-1","url":"rtsp://camera-1.test/stream","credentials":null,"recording":"continuous","retention":{"max_age_seconds":null,"max_bytes":null},"priority":0,"max_sessions":null,"enabled":true}"#;
+    let tcp = camera("recorder-1", 1);
+    assert_eq!(serde_json::to_string(&tcp).expect("JSON"), before);
+    let read: Camera = serde_json::from_str(before).expect("a camera");
+    assert_eq!(read, tcp);
+    let udp = Camera {
+        transport: Transport::Udp,
+        ..tcp.clone()
+    };
+    assert!(!udp.films_like(&tcp), "its session has to begin anew");
+    assert_eq!(udp.differing_fields(&tcp), [CameraField::Transport].into());
+    let sent = serde_json::to_string(&udp).expect("JSON");
+    assert_eq!(serde_json::from_str::<Camera>(&sent).expect("a camera"), udp);
+}
+
+#[test]
+fn d2_a_camera_is_watched_at_the_server_that_films_it() {
+    let mut rig = Rig::new(Policy::default(), &[("failover-1", 9)]);
+    rig.everybody_obeys();
+    let relays = |rig: &mut Rig| {
+        let Reply::Cameras(cameras) = rig.ok(Request::ListCameras) else {
+            panic!("cameras")
+        };
+        let of_one = cameras
+            .into_iter()
+            .filter(|view| view.camera.server == server_id("recorder-1"));
+        of_one.map(|view| view.relay).collect::<Vec<_>>()
+    };
+    let watched_at = |rig: &mut Rig, server: &str| {
+        let mut report = rig.obedient(server);
+        report.relay = Some(format!("rtsp://{server}:8555"));
+        rig.step(Input::Reported(report));
+    };
+    assert!(relays(&mut rig).iter().all(Option::is_none), "none says where");
+    watched_at(&mut rig, "recorder-1");
+    assert_eq!(
+        relays(&mut rig)[0].as_deref(),
+        Some("rtsp://recorder-1:8555/recorder-1-cam-1")
+    );
+    rig.ok(start("recorder-1", Some("failover-1")));
+    assert_eq!(relays(&mut rig)[0], None, "the failover server does not film yet");
+    watched_at(&mut rig, "failover-1");
+    assert_eq!(
+        relays(&mut rig)[0].as_deref(),
+        Some("rtsp://failover-1:8555/recorder-1-cam-1")
+    );
 }

@@ -40,6 +40,7 @@ pub(crate) fn camera(server: &str, number: u32) -> Camera {
         retention: Retention::default(),
         priority: 0,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     }
 }
@@ -283,6 +284,7 @@ impl Rig {
             conflict: None,
             outlived: None,
             erased: None,
+            relay: None,
         };
         match &assignment.role {
             Role::Films(films) => {

@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub unreachable: bool,
     /// It offers a codec that nobody records.
     pub unsupported_codec: Option<Unsupported>,
+    /// This part of all packets of video that go by UDP is lost on the way, from 0 to 1.
+    pub udp_loss: f64,
 }
 
 /// What random bytes stand in place of.
@@ -61,6 +63,8 @@ pub struct BehaviourChange {
     pub unreachable: Option<bool>,
     /// `"mjpeg"` (also `true`), `"unknown"` or `false`.
     pub unsupported_codec: Option<Switch<Unsupported>>,
+    /// See [`Behaviour::udp_loss`].
+    pub udp_loss: Option<f64>,
     /// Sends nothing for so many seconds, then goes on with the frame that is due.
     pub stall: Option<f64>,
 }
@@ -100,6 +104,7 @@ impl Behaviour {
         );
         switch(&mut self.max_sessions, change.max_sessions, Some(1));
         switch(&mut self.drop_every, change.drop, None);
+        self.udp_loss = change.udp_loss.unwrap_or(self.udp_loss).clamp(0.0, 1.0);
         self.drop_every = self.drop_every.map(|seconds| seconds.clamp(0.1, LONGEST_SECONDS));
         at_once.close_connections = change.drop == Some(Switch::On(true)) || change.unreachable == Some(true);
         at_once.stall = change

@@ -15,6 +15,7 @@ use rtsp_types::StatusCode;
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use understudy_rtsp::packets::{self, Packets, Stream, VIDEO_CLOCK};
 
 use crate::{
     audio::{FRAME_SAMPLES, SAMPLE_RATE},
@@ -23,9 +24,9 @@ use crate::{
     config::SimulatorConfig,
     media::Media,
     numbering::{self, FrameNumber},
-    rtp::{self, Packets, Stream, VIDEO_CLOCK},
     sdp,
     sent::{self, CameraSent, SessionLog, now_us},
+    udp::UdpWay,
 };
 
 /// A camera that fell behind by more (the machine slept) leaves the missed frames out.
@@ -83,11 +84,20 @@ struct Session {
     id: String,
     client: Arc<Client>,
     log: Arc<SessionLog>,
-    /// First of the two channels of each track that was set up.
-    video: Option<u8>,
-    audio: Option<u8>,
+    /// The way of each track that was set up.
+    video: Option<Way>,
+    audio: Option<Way>,
     playing: bool,
     report_due: bool,
+}
+
+/// How packets get to a client.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// Within its connection, on this channel and the next.
+    Interleaved(u8),
+    /// By UDP.
+    Udp(UdpWay),
 }
 
 /// Who asks for a session.
@@ -129,8 +139,8 @@ impl Camera {
             next_number: 0,
             position: phase as usize % media.frames.len(),
             key_frame_wanted: false,
-            video: Stream::new(),
-            audio: Stream::new(),
+            video: Stream::new(rand::random(), rand::random()),
+            audio: Stream::new(rand::random(), rand::random()),
             next_audio: 0,
             silent_until: None,
             next_drop: None,
@@ -224,22 +234,22 @@ impl Camera {
         let shared = Bytes::from(packets.bytes);
         let report_to_all = number.is_multiple_of(u64::from(REPORT_INTERVAL_SECONDS * self.config.fps));
         for session in state.sessions.iter_mut().filter(|session| session.playing) {
-            let Some(channel) = session.video else { continue };
+            let Some(way) = &session.video else { continue };
             if let Some(garbage) = state.behaviour.garbage {
-                session.client.send(rubbish(garbage, channel), None);
+                way.send(&session.client, &rubbish(garbage), None, 0.0);
                 continue;
             }
             if std::mem::take(&mut session.report_due) || report_to_all {
                 let due_ago = Instant::now().saturating_duration_since(self.due(number));
                 let report = state.video.report(timestamp, sent::now() - due_ago);
-                session.client.send(on_channel(&report.into(), channel), None);
+                way.report(&session.client, &report.into());
             }
             let mark = Mark {
                 log: session.log.clone(),
                 number,
                 key,
             };
-            session.client.send(on_channel(&shared, channel), Some(mark));
+            way.send(&session.client, &shared, Some(mark), state.behaviour.udp_loss);
         }
     }
 
@@ -255,8 +265,8 @@ impl Camera {
         }
         let shared = Bytes::from(packets.bytes);
         for session in state.sessions.iter().filter(|session| session.playing) {
-            if let Some(channel) = session.audio {
-                session.client.send(on_channel(&shared, channel), None);
+            if let Some(way) = &session.audio {
+                way.send(&session.client, &shared, None, 0.0);
             }
         }
     }
@@ -282,7 +292,7 @@ impl Camera {
         session: Option<&str>,
         visitor: Visitor,
         track: Track,
-        channel: u8,
+        way: Way,
     ) -> Result<(String, u32), StatusCode> {
         let mut state = self.lock();
         let state = &mut *state;
@@ -307,11 +317,11 @@ impl Camera {
         let session = &mut state.sessions[index];
         let ssrc = match track {
             Track::Video => {
-                session.video = Some(channel);
+                session.video = Some(way);
                 state.video.ssrc
             }
             Track::Audio => {
-                session.audio = Some(channel);
+                session.audio = Some(way);
                 state.audio.ssrc
             }
         };
@@ -325,12 +335,12 @@ impl Camera {
         let Some(session) = state.sessions.iter_mut().find(|known| known.id == session) else {
             return;
         };
-        let video = session.video.map(|_| Beginning {
+        let video = session.video.as_ref().map(|_| Beginning {
             track: Track::Video,
             sequence: state.video.sequence,
             timestamp: self.timestamp(state.next_number),
         });
-        let audio = session.audio.map(|_| Beginning {
+        let audio = session.audio.as_ref().map(|_| Beginning {
             track: Track::Audio,
             sequence: state.audio.sequence,
             timestamp: audio_timestamp(state.next_audio),
@@ -451,18 +461,40 @@ fn on_channel(shared: &Bytes, channel: u8) -> Bytes {
         return shared.clone();
     }
     let mut own = shared.to_vec();
-    rtp::rechannel(&mut own, channel);
+    packets::rechannel(&mut own, channel);
     own.into()
 }
 
+impl Way {
+    /// Sends packets in their framing. By UDP they are sent at once, and this part of them is lost.
+    fn send(&self, client: &Client, shared: &Bytes, mark: Option<Mark>, lost: f64) {
+        match self {
+            Self::Interleaved(channel) => client.send(on_channel(shared, *channel), mark),
+            Self::Udp(way) => {
+                way.send(shared, lost);
+                if let Some(Mark { log, number, key }) = mark {
+                    log.sent(number, key, now_us());
+                }
+            }
+        }
+    }
+
+    fn report(&self, client: &Client, report: &Bytes) {
+        match self {
+            Self::Interleaved(channel) => client.send(on_channel(report, *channel), None),
+            Self::Udp(way) => way.report(report),
+        }
+    }
+}
+
 /// Random bytes; in place of RTP they come in RTSP's framing.
-fn rubbish(garbage: Garbage, channel: u8) -> Bytes {
+fn rubbish(garbage: Garbage) -> Bytes {
     let mut bytes = (0..GARBAGE_BYTES).map(|_| rand::random()).collect::<Vec<u8>>();
     if garbage == Garbage::Rtp {
         let length = u16::try_from(GARBAGE_BYTES - 4)
             .expect("a thousand fits")
             .to_be_bytes();
-        bytes[..4].copy_from_slice(&[b'$', channel, length[0], length[1]]);
+        bytes[..4].copy_from_slice(&[b'$', 0, length[0], length[1]]);
     }
     bytes.into()
 }

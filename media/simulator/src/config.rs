@@ -16,6 +16,15 @@ pub enum Codec {
     H265,
 }
 
+impl From<Codec> for understudy_rtsp::Codec {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::H264 => Self::H264,
+            Codec::H265 => Self::H265,
+        }
+    }
+}
+
 /// How clients sign in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,7 +41,8 @@ pub enum AuthScheme {
 /// RTSP cameras for tests and trials.
 ///
 /// Camera number 1 is rtsp://HOST:PORT/cam-001, and so on. All show the same moving picture, at different
-/// phases; each numbers its frames inside the stream. Only RTP over TCP (interleaved) is offered.
+/// phases; each numbers its frames inside the stream. RTP is sent within the RTSP connection or by UDP, as the
+/// client asks.
 #[derive(Clone, Args)]
 pub struct SimulatorConfig {
     /// How many cameras.
@@ -46,7 +56,7 @@ pub struct SimulatorConfig {
     /// GET /cameras, GET /sent, GET /cameras/ID/sent?since=MICROSECONDS, POST /cameras/ID/behaviour and
     /// POST /behaviour (all cameras) with any of {"mute":true, "drop":true or SECONDS, "refuse_password":true,
     /// "max_sessions":1, "garbage":"rtp" or "rtsp", "unreachable":true, "unsupported_codec":"mjpeg",
-    /// "stall":SECONDS}. Anybody who reaches it may use it: keep it on loopback.
+    /// "stall":SECONDS, "udp_loss":0.01}. Anybody who reaches it may use it: keep it on loopback.
     #[arg(long, value_name = "ADDRESS")]
     pub control: Option<SocketAddr>,
     /// How the video is compressed.

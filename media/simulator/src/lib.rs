@@ -15,11 +15,11 @@ mod control;
 mod media;
 mod nal;
 pub mod numbering;
-mod rtp;
 mod rtsp;
 mod sdp;
 mod sent;
 mod simulator;
+mod udp;
 mod video;
 
 use tokio_util::sync::CancellationToken;

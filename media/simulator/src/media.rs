@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use understudy_rtsp::packets::Packets;
+
 use crate::{
     audio::{self, Audio},
     config::{Codec, SimulatorConfig},
-    rtp::Packets,
     video::{self, EncodeError, Video},
 };
 
@@ -36,12 +37,12 @@ impl Media {
         let sound = config.audio.then(audio::audio).transpose()?;
         let mut parameter_sets = Packets::default();
         for set in &video.parameter_sets {
-            parameter_sets.add_unit(config.codec, set, false);
+            parameter_sets.add_unit(config.codec.into(), set, false);
         }
         let frames = video.frames.iter().map(|frame| {
             let mut slices = Packets::default();
             for (index, slice) in frame.slices.iter().enumerate() {
-                slices.add_unit(config.codec, slice, index + 1 == frame.slices.len());
+                slices.add_unit(config.codec.into(), slice, index + 1 == frame.slices.len());
             }
             LaidOut {
                 key: frame.key,
@@ -72,7 +73,7 @@ impl Media {
         if frame.key {
             packets.extend(&self.parameter_sets);
         }
-        packets.add_unit(codec, sei, false);
+        packets.add_unit(codec.into(), sei, false);
         packets.extend(&frame.slices);
         packets
     }

@@ -2,24 +2,22 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
-use rtsp_types::{
-    Message, Method, ParseError, Request, Response, ResponseBuilder, StatusCode, Version, headers,
-};
+use bytes::{Bytes, BytesMut};
+use rtsp_types::{Message, Method, Request, Response, ResponseBuilder, StatusCode, Version, headers};
 use tokio::time::{Instant, timeout_at};
+use understudy_rtsp::message::{self, Offer};
 
 use crate::{
     auth::Gate,
     behaviour::Garbage,
-    camera::{Beginning, Camera, Track, Visitor},
+    camera::{Beginning, Camera, Track, Visitor, Way},
     client::Client,
     sdp,
     sent::now_us,
     simulator::Shared,
+    udp::UdpWay,
 };
 
-/// A client that sends more without a whole request in it is no RTSP client.
-const MOST_UNPARSED_BYTES: usize = 64 << 10;
 const PUBLIC: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
 /// Serves a connection until it ends.
@@ -81,23 +79,18 @@ impl Connection {
     }
 
     fn take_messages(&mut self, buffer: &mut BytesMut) -> Result<(), HangUp> {
-        while !buffer.is_empty() {
-            match Message::<Vec<u8>>::parse(&buffer[..]) {
-                Ok((message, length)) => {
-                    buffer.advance(length);
-                    if let Message::Request(request) = message {
-                        self.take_request(&request)?;
-                    }
-                }
-                Err(ParseError::Incomplete(_)) if buffer.len() < MOST_UNPARSED_BYTES => return Ok(()),
+        loop {
+            match message::take(buffer) {
+                Ok(Some(Message::Request(request))) => self.take_request(&request)?,
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
                 Err(_) => {
                     let answer = Response::builder(Version::V1_0, StatusCode::BadRequest);
-                    self.client.send(written(answer, &[]), None);
+                    self.client.send(written(answer, None, &[]), None);
                     return Err(HangUp);
                 }
             }
         }
-        Ok(())
     }
 
     fn take_request(&mut self, request: &Request<Vec<u8>>) -> Result<(), HangUp> {
@@ -183,7 +176,7 @@ impl Connection {
             .header(&headers::TRANSPORT)
             .map(|value| value.as_str())
             .unwrap_or_default();
-        let channel = channel(offered, track).ok_or(StatusCode::UnsupportedTransport)?;
+        let (way, transport) = self.way(offered, track)?;
         if self
             .session
             .as_ref()
@@ -201,19 +194,37 @@ impl Connection {
             connected_at: self.connected_at,
         };
         let held = self.session.as_ref().map(|(_, id)| id.as_str());
-        let (session, ssrc) = camera.set_up(held, visitor, track, channel)?;
+        let (session, ssrc) = camera.set_up(held, visitor, track, way)?;
         let timeout = self.shared.config.session_timeout;
         let answer = Response::builder(Version::V1_0, StatusCode::Ok)
             .header(headers::SESSION, format!("{session};timeout={timeout}"))
-            .header(
-                headers::TRANSPORT,
-                format!(
-                    "RTP/AVP/TCP;unicast;interleaved={channel}-{};ssrc={ssrc:08X}",
-                    channel + 1
-                ),
-            );
+            .header(headers::TRANSPORT, format!("{transport};ssrc={ssrc:08X}"));
         self.session = Some((camera, session));
         Ok(answer)
+    }
+
+    /// The first way that a client offers, and how it is called in the answer.
+    fn way(&self, offered: &str, track: Track) -> Result<(Way, String), StatusCode> {
+        let usual = if track == Track::Video { 0 } else { 2 };
+        match message::offers(offered).next() {
+            None => Err(StatusCode::UnsupportedTransport),
+            Some(Offer::Interleaved(wanted)) => {
+                let channel = wanted.unwrap_or(usual);
+                let named = format!("RTP/AVP/TCP;unicast;interleaved={channel}-{}", channel + 1);
+                Ok((Way::Interleaved(channel), named))
+            }
+            Some(Offer::Udp(rtp, rtcp)) => {
+                let local = self.client.stream().local_addr();
+                let way = local.and_then(|local| UdpWay::open(local.ip(), self.peer.ip(), rtp, rtcp));
+                let way = way.map_err(|_| StatusCode::InternalServerError)?;
+                let port = way.port;
+                let named = format!(
+                    "RTP/AVP;unicast;client_port={rtp}-{rtcp};server_port={port}-{}",
+                    port + 1
+                );
+                Ok((Way::Udp(way), named))
+            }
+        }
     }
 
     fn play(&self, request: &Request<Vec<u8>>) {
@@ -240,7 +251,7 @@ impl Connection {
                 .header(headers::RANGE, "npt=now-")
                 .header(headers::SESSION, session.as_str())
                 .header(headers::RTP_INFO, info.join(","));
-            written(with_sequence(request, answer), &[])
+            written(answer, Some(request), &[])
         });
     }
 
@@ -256,8 +267,7 @@ impl Connection {
     }
 
     fn answer(&self, request: &Request<Vec<u8>>, answer: ResponseBuilder, body: &[u8]) {
-        self.client
-            .send(written(with_sequence(request, answer), body), None);
+        self.client.send(written(answer, Some(request), body), None);
     }
 
     fn leave(&mut self) {
@@ -267,23 +277,8 @@ impl Connection {
     }
 }
 
-fn with_sequence(request: &Request<Vec<u8>>, answer: ResponseBuilder) -> ResponseBuilder {
-    match request.header(&headers::CSEQ) {
-        Some(sequence) => answer.header(headers::CSEQ, sequence.as_str()),
-        None => answer,
-    }
-}
-
-fn written(answer: ResponseBuilder, body: &[u8]) -> Bytes {
-    let mut bytes = Vec::with_capacity(512 + body.len());
-    let answer = answer.header(headers::SERVER, "understudy-simulator");
-    let result = if body.is_empty() {
-        answer.empty().write(&mut bytes)
-    } else {
-        answer.build(body).write(&mut bytes)
-    };
-    result.expect("a vector takes everything");
-    bytes.into()
+fn written(answer: ResponseBuilder, request: Option<&Request<Vec<u8>>>, body: &[u8]) -> Bytes {
+    message::written(answer, request, "understudy-simulator", body)
 }
 
 fn rtp_info(base: &str, beginning: &Beginning) -> String {
@@ -295,51 +290,4 @@ fn rtp_info(base: &str, beginning: &Beginning) -> String {
         "url={base}/{track};seq={};rtptime={}",
         beginning.sequence, beginning.timestamp
     )
-}
-
-/// The first of the two channels that a client wants; none if it offers nothing but UDP.
-fn channel(offered: &str, track: Track) -> Option<u8> {
-    let offer = offered
-        .split(',')
-        .map(str::trim)
-        .find(|offer| offer.starts_with("RTP/AVP/TCP"))?;
-    let wanted = offer
-        .split(';')
-        .find_map(|field| field.trim().strip_prefix("interleaved="));
-    match wanted {
-        Some(pair) => pair
-            .split('-')
-            .next()?
-            .trim()
-            .parse()
-            .ok()
-            .filter(|first| *first < u8::MAX),
-        None if track == Track::Video => Some(0),
-        None => Some(2),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_connection_shared_with_rtsp_is_offered() {
-        assert_eq!(
-            channel("RTP/AVP/TCP;unicast;interleaved=4-5", Track::Video),
-            Some(4)
-        );
-        assert_eq!(
-            channel(
-                "RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;unicast",
-                Track::Audio
-            ),
-            Some(2)
-        );
-        assert_eq!(
-            channel("RTP/AVP;unicast;client_port=5000-5001", Track::Video),
-            None
-        );
-        assert_eq!(channel("RTP/AVP/TCP;interleaved=255-256", Track::Video), None);
-    }
 }

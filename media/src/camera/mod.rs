@@ -4,6 +4,8 @@ pub mod backoff;
 pub mod fanout;
 pub mod fault;
 pub mod frame;
+mod loss;
+pub(crate) mod nal;
 pub mod session;
 
 pub use self::{fanout::Fanout, fault::Fault, session::Session};

@@ -1,4 +1,4 @@
-//! One RTSP session with one camera (RFC 2326, over TCP; Basic and Digest), from DESCRIBE to the last frame.
+//! One RTSP session with one camera (RFC 2326; packets by TCP or UDP; Basic and Digest), from DESCRIBE to the last frame.
 //! Keep-alive is retina's; a dropped session says TEARDOWN in the background and delays nobody.
 //! Never tries again, and never decides whether a camera is silent: its supervisor does.
 
@@ -13,12 +13,12 @@ use futures::StreamExt;
 use retina::{
     client::{
         Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session as RtspSession, SessionOptions,
-        SetupOptions, Stream,
+        SetupOptions, Stream, TcpTransportOptions, Transport as RtspTransport, UdpTransportOptions,
     },
     codec::{CodecItem, FrameFormat, ParametersRef, VideoParameters, VideoParametersCodec},
 };
 use understudy_core::{
-    camera::{Camera, Credentials},
+    camera::{Camera, Credentials, Transport},
     contract::heartbeat::CameraFault,
     time::Timestamp,
 };
@@ -27,6 +27,8 @@ use url::Url;
 use super::{
     fault::Fault,
     frame::{AudioFormat, AudioFrame, Frame, VideoCodec, VideoFormat, VideoFrame, WallMapping},
+    loss::{Losses, Picture},
+    nal,
 };
 
 /// A camera's clock that goes on by more than this between two frames, or back by more, has been set.
@@ -41,6 +43,17 @@ pub struct Session {
     audio: Option<(usize, AudioFormat)>,
     wall: WallMapping,
     last: Duration,
+    /// What packets that were lost on the way spoil; none where none can be lost.
+    losses: Option<Losses>,
+}
+
+/// What came of a session.
+#[derive(Clone, Debug)]
+pub enum Received {
+    /// A frame.
+    Frame(Frame),
+    /// A picture that was damaged on the way, or that builds on one: it is left out.
+    Damaged,
 }
 
 impl Session {
@@ -51,13 +64,13 @@ impl Session {
     pub async fn open(camera: &Camera, within: Duration) -> Result<Self, Fault> {
         let (url, credentials) = address(camera)?;
         // Boxed: retina's futures are large, and there is one per camera.
-        let opening = Box::pin(Self::play(url, credentials));
+        let opening = Box::pin(Self::play(url, credentials, camera.transport));
         tokio::time::timeout(within, opening)
             .await
             .map_err(|_| Fault::no_answer(within))?
     }
 
-    async fn play(url: Url, credentials: Option<Credentials>) -> Result<Self, Fault> {
+    async fn play(url: Url, credentials: Option<Credentials>, transport: Transport) -> Result<Self, Fault> {
         let fault = |error: retina::Error| Fault::of_session(&error, credentials.as_ref());
         let retina_credentials = credentials
             .as_ref()
@@ -75,7 +88,14 @@ impl Session {
             .iter()
             .enumerate()
             .find_map(|(index, stream)| Some((index, audio_format(stream)?)));
-        let setup = || SetupOptions::default().frame_format(FrameFormat::MP4);
+        let setup = || {
+            SetupOptions::default()
+                .frame_format(FrameFormat::MP4)
+                .transport(match transport {
+                    Transport::Tcp => RtspTransport::Tcp(TcpTransportOptions::default()),
+                    Transport::Udp => RtspTransport::Udp(UdpTransportOptions::default()),
+                })
+        };
         session.setup(video, setup()).await.map_err(fault)?;
         if let Some((index, _)) = audio {
             session.setup(index, setup()).await.map_err(fault)?;
@@ -96,6 +116,7 @@ impl Session {
             audio,
             wall: WallMapping::default(),
             last: Duration::ZERO,
+            losses: (transport == Transport::Udp).then(Losses::default),
         })
     }
 
@@ -105,11 +126,11 @@ impl Session {
         self.audio.as_ref().map(|(_, format)| format)
     }
 
-    /// The next frame. Can be dropped and called again.
+    /// What comes next. Can be dropped and called again.
     ///
     /// # Errors
     /// The [`Fault`] that ended the session.
-    pub async fn next(&mut self) -> Result<Frame, Fault> {
+    pub async fn next(&mut self) -> Result<Received, Fault> {
         loop {
             let item = match self.stream.next().await {
                 None => return Err(Fault::closed()),
@@ -118,16 +139,16 @@ impl Session {
             };
             match item {
                 CodecItem::VideoFrame(frame) if frame.stream_id() == self.video => {
-                    if let Some(frame) = self.video_frame(frame)? {
-                        return Ok(Frame::Video(frame));
+                    if let Some(received) = self.video_frame(frame)? {
+                        return Ok(received);
                     }
                 }
                 CodecItem::AudioFrame(frame) => {
                     if let Some(at) = since_start(frame.timestamp()) {
-                        return Ok(Frame::Audio(AudioFrame {
+                        return Ok(Received::Frame(Frame::Audio(AudioFrame {
                             data: Bytes::copy_from_slice(frame.data()),
                             at,
-                        }));
+                        })));
                     }
                 }
                 _ => {}
@@ -136,7 +157,7 @@ impl Session {
     }
 
     /// None for what comes before the camera has said how it encodes.
-    fn video_frame(&mut self, frame: retina::codec::VideoFrame) -> Result<Option<VideoFrame>, Fault> {
+    fn video_frame(&mut self, frame: retina::codec::VideoFrame) -> Result<Option<Received>, Fault> {
         if self.format.is_none() || frame.has_new_parameters() {
             self.format = match self.stream.streams()[self.video].parameters() {
                 Some(ParametersRef::Video(parameters)) => Some(Arc::new(video_format(parameters)?)),
@@ -151,14 +172,24 @@ impl Session {
             return Err(Fault::new(CameraFault::Garbage, detail));
         }
         self.last = at;
-        let arrived = SystemTime::from(frame.start_ctx().received_wall());
-        Ok(Some(VideoFrame {
-            format,
+        let picture = Picture {
+            after_loss: frame.loss() > 0,
             key: frame.is_random_access_point(),
+            has_its_beginning: nal::has_its_beginning(format.codec, frame.data()),
+        };
+        if let Some(losses) = &mut self.losses
+            && !losses.pass(picture)
+        {
+            return Ok(Some(Received::Damaged));
+        }
+        let arrived = SystemTime::from(frame.start_ctx().received_wall());
+        Ok(Some(Received::Frame(Frame::Video(VideoFrame {
+            format,
+            key: picture.key,
             at,
             wall: self.wall.map(at, timestamp(arrived)),
             data: Bytes::from(frame.into_data()),
-        }))
+        }))))
     }
 }
 

@@ -4,7 +4,15 @@
 mod board;
 mod take;
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
@@ -89,6 +97,9 @@ struct Inner {
     purpose: watch::Sender<Arc<Purpose>>,
     volume: watch::Sender<(u64, String)>,
     running: Mutex<Running>,
+    /// What is running, for whoever watches: asked without ever waiting for a disk.
+    live: RwLock<BTreeMap<CameraId, Arc<Fanout>>>,
+    damaged: Arc<AtomicU64>,
     /// What runs as long as the studio.
     always: TaskTracker,
     closed: CancellationToken,
@@ -146,6 +157,8 @@ impl Studio {
             purpose: watch::Sender::new(Arc::new(nothing)),
             volume: watch::Sender::new((0, String::new())),
             running: Mutex::default(),
+            live: RwLock::default(),
+            damaged: Arc::default(),
             always: TaskTracker::new(),
             closed: CancellationToken::new(),
         });
@@ -204,6 +217,7 @@ impl Studio {
                 entry.insert(inner.start(camera, at_work));
             }
         }
+        inner.show(&running.cameras);
         if changed {
             // The cameras connect meanwhile; their first files wait for it.
             self.note(since, film.failover.clone()).await;
@@ -230,6 +244,7 @@ impl Studio {
             filmed.stop.cancel();
             inner.board.remove(&id);
         }
+        inner.show(&running.cameras);
         for id in inner.board.all().into_keys() {
             inner.board.remove(&id);
         }
@@ -276,14 +291,16 @@ impl Studio {
     }
 
     /// The frames of a camera that is filmed, from its one session, for as long as it is filmed.
-    pub async fn fanout(&self, camera: &CameraId) -> Option<Arc<Fanout>> {
-        self.inner
-            .running
-            .lock()
-            .await
-            .cameras
-            .get(camera)
-            .map(|filmed| Arc::clone(&filmed.fanout))
+    #[must_use]
+    pub fn fanout(&self, camera: &CameraId) -> Option<Arc<Fanout>> {
+        let live = self.inner.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.get(camera).map(Arc::clone)
+    }
+
+    /// How many pictures were left out so far because they, or what they build on, were damaged on their way.
+    #[must_use]
+    pub fn damaged_pictures(&self) -> u64 {
+        self.inner.damaged.load(Ordering::Relaxed)
     }
 
     /// Keeps a picture of what a camera shows, as a JPEG file of the archive.
@@ -291,7 +308,7 @@ impl Studio {
     /// # Errors
     /// [`SnapshotError`], e.g. that the camera does not film.
     pub async fn snapshot(&self, camera: &CameraId) -> Result<Segment, SnapshotError> {
-        let fanout = self.fanout(camera).await.ok_or(SnapshotError::NoPicture)?;
+        let fanout = self.fanout(camera).ok_or(SnapshotError::NoPicture)?;
         let frame = fanout.key_frame().ok_or(SnapshotError::NoPicture)?;
         let failover = self.inner.purpose.borrow().failover.clone();
         let shared = &self.inner.recorder;
@@ -300,8 +317,16 @@ impl Studio {
 }
 
 impl Inner {
+    fn show(&self, cameras: &BTreeMap<CameraId, Filmed>) {
+        let fanouts = cameras
+            .iter()
+            .map(|(id, filmed)| (id.clone(), Arc::clone(&filmed.fanout)));
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = fanouts.collect();
+    }
+
     fn start(&self, camera: Camera, at_work: &AtWork) -> Filmed {
-        let (fanout, stop) = (Arc::new(Fanout::default()), CancellationToken::new());
+        let stop = CancellationToken::new();
+        let fanout = Arc::new(Fanout::new(stop.clone()));
         let take = Take {
             camera: camera.clone(),
             config: self.config.clone(),
@@ -313,6 +338,7 @@ impl Inner {
             },
             purpose: self.purpose.subscribe(),
             volume: self.volume.subscribe(),
+            damaged: Arc::clone(&self.damaged),
             stop: stop.clone(),
         };
         self.board.set(&camera.id, CameraStatus::Connecting);
@@ -392,7 +418,11 @@ async fn contain<F: Future<Output = ()>>(
 
 /// Whether a camera's session can go on with its new settings.
 fn is_same_session(new: &Camera, old: &Camera) -> bool {
-    new.enabled && new.url == old.url && new.credentials == old.credentials && new.recording == old.recording
+    new.enabled
+        && new.url == old.url
+        && new.credentials == old.credentials
+        && new.recording == old.recording
+        && new.transport == old.transport
 }
 
 /// Makes all that was written durable, again and again, for all cameras at once. A failure means that what

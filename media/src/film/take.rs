@@ -1,7 +1,13 @@
 //! Films one camera for as long as it is wanted: opens sessions, hands their frames out, says how it goes,
 //! and tries again. What happens to this camera happens to no other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -19,6 +25,7 @@ use crate::{
         Fanout, Fault, Session,
         backoff::{Backoff, STABLE, Watchdog},
         frame::{Frame, VideoFrame},
+        session::Received,
     },
     recorder::{Progress, Purpose, Recorder, Shared},
 };
@@ -39,6 +46,8 @@ pub(super) struct Take {
     pub(super) purpose: watch::Receiver<Arc<Purpose>>,
     /// Counts the times at which the volume could not be made durable, with the last reason.
     pub(super) volume: watch::Receiver<(u64, String)>,
+    /// Counts, for all cameras, the pictures that were left out because they were damaged on the way.
+    pub(super) damaged: Arc<AtomicU64>,
     pub(super) stop: CancellationToken,
 }
 
@@ -73,7 +82,10 @@ impl Take {
     async fn film(&self, backoff: &mut Backoff) -> Fault {
         let within = Duration::from_millis(self.config.connect_ms);
         match Session::open(&self.camera, within).await {
-            Ok(session) => Box::pin(Filming::new(self, session).run(backoff)).await,
+            Ok(session) => {
+                self.fanout.begin(session.audio().cloned());
+                Box::pin(Filming::new(self, session).run(backoff)).await
+            }
             Err(fault) => fault,
         }
     }
@@ -126,7 +138,7 @@ impl<'a> Filming<'a> {
                     self.recorded(progress);
                     Ok(())
                 }
-                frame = self.session.next() => frame.map(|frame| self.frame(&frame)),
+                received = self.session.next() => received.map(|received| self.received(&received)),
                 _ = tick.tick() => self.look(backoff),
             };
             if let Err(fault) = outcome {
@@ -139,9 +151,18 @@ impl<'a> Filming<'a> {
         self.started.elapsed()
     }
 
+    fn received(&mut self, received: &Received) {
+        self.watchdog.heard(self.now());
+        match received {
+            Received::Frame(frame) => self.frame(frame),
+            Received::Damaged => {
+                self.take.damaged.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn frame(&mut self, frame: &Frame) {
         let now = self.now();
-        self.watchdog.heard(now);
         if let Frame::Video(video) = frame
             && video.key
         {

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::{
         archive::Filter,
-        camera::{Session, frame::AudioFrame},
+        camera::{Session, frame::AudioFrame, session::Received},
     };
 
     /// Films a camera for some seconds through a recorder that is told of sound, which comes for as long as
@@ -218,7 +218,9 @@ mod tests {
         let mut pushed = 0;
         let mut heard = Duration::ZERO;
         loop {
-            let frame = session.next().await?;
+            let Received::Frame(frame) = session.next().await? else {
+                continue;
+            };
             recorder.take(&frame, &purpose);
             let Frame::Video(video) = frame else { continue };
             begin = begin.or(video.key.then_some(video.at));

@@ -4,4 +4,6 @@ mod archive;
 mod crash;
 mod faults;
 mod filming;
+mod relay;
 mod rig;
+mod udp;

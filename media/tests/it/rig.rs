@@ -62,6 +62,7 @@ pub(crate) fn camera(simulator: &Simulator, number: u32) -> Camera {
         retention: Retention::default(),
         priority: 0,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     }
 }

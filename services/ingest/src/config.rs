@@ -1,5 +1,7 @@
 //! Section `[ingest]` of the configuration.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 use understudy_media::film::StudioConfig;
 
@@ -19,6 +21,9 @@ pub struct IngestConfig {
     pub retention_interval_seconds: u64,
     /// So much of the recording volume is kept free, in MiB: the oldest recordings go for it.
     pub keep_free_mib: u64,
+    /// Where live view is given out (RTSP): on this machine only, since it can't ask yet who watches. Port 0 takes
+    /// any free one.
+    pub relay_listen: SocketAddr,
 }
 
 impl Default for IngestConfig {
@@ -29,6 +34,7 @@ impl Default for IngestConfig {
             report_interval_seconds: 10,
             retention_interval_seconds: 60,
             keep_free_mib: 1024,
+            relay_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8555)),
         }
     }
 }
@@ -54,6 +60,9 @@ impl IngestConfig {
                     most,
                 });
             }
+        }
+        if !self.relay_listen.ip().is_loopback() {
+            return Err(IngestError::OpenRelay(self.relay_listen));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ mod opener;
 mod report;
 mod shell;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, mpsc, watch};
 use understudy_bus::{BrokerConfig, Bus, BusError};
@@ -28,6 +28,7 @@ use understudy_media::{
     archive::{Archive, ArchiveError},
     camera::Fault,
     film::Studio,
+    relay::Relay,
 };
 use understudy_runtime::{Process, ServerConfig};
 
@@ -67,6 +68,13 @@ pub enum IngestError {
         /// The most that it can be.
         most: u64,
     },
+    /// Live view would be open to everybody.
+    #[error(
+        "ingest.relay_listen = {0}: other machines could watch every camera there, since live view can't ask yet who \
+         they are; choose an address of this machine only, like 127.0.0.1:8555, and a tunnel (ssh -L) for those who \
+         may watch from elsewhere"
+    )]
+    OpenRelay(SocketAddr),
     /// The server's folder can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -129,6 +137,11 @@ pub async fn run(
         })?;
     let studio = Studio::new(archive, config.studio()).await?;
     let statuses = studio.statuses();
+    let relay = Relay::new(studio.clone());
+    process.spawn(
+        "relay",
+        relay.clone().run(config.relay_listen, process.shutdown()),
+    );
     let (orders, taken) = mpsc::channel(director::WAITING_ORDERS);
     let directed = Arc::new(Notify::new());
     let director = director::run(
@@ -144,9 +157,11 @@ pub async fn run(
     let (reports, published) = watch::channel(None);
     let (limits, cameras) = watch::channel(Vec::new());
     keeper.retain(&config, cameras, metrics.archive_bytes());
+    let announced = relay.address();
     let tools = Tools {
         disk,
         studio,
+        relay,
         orders,
         keeper,
         wanted,
@@ -177,6 +192,7 @@ pub async fn run(
                 statuses,
                 directed,
                 results,
+                announced,
                 link: bus.link(),
             },
             &process,

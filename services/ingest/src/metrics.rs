@@ -14,6 +14,8 @@ pub(crate) struct Metrics {
     gap: Counter,
     archive: IntGauge,
     assignments: IntCounter,
+    viewers: IntGauge,
+    damaged: IntCounter,
 }
 
 impl Metrics {
@@ -44,11 +46,21 @@ impl Metrics {
                 "understudy_assignments_total",
                 "Assignments put on disk since the start",
             ))?,
+            viewers: IntGauge::with_opts(opts(
+                "understudy_relay_viewers",
+                "Viewers that are sent live view by this server",
+            ))?,
+            damaged: IntCounter::with_opts(opts(
+                "understudy_damaged_pictures_total",
+                "Pictures of UDP cameras that were left out since packets of them, or of what they build on, were lost",
+            ))?,
         };
         registry.register(Box::new(metrics.cameras.clone()))?;
         registry.register(Box::new(metrics.gap.clone()))?;
         registry.register(Box::new(metrics.archive.clone()))?;
         registry.register(Box::new(metrics.assignments.clone()))?;
+        registry.register(Box::new(metrics.viewers.clone()))?;
+        registry.register(Box::new(metrics.damaged.clone()))?;
         Ok(metrics)
     }
 
@@ -58,6 +70,12 @@ impl Metrics {
 
     pub(crate) fn assigned(&self) {
         self.assignments.inc();
+    }
+
+    /// Shows how many watch, and how many pictures were left out so far.
+    pub(crate) fn live(&self, viewers: usize, damaged: u64) {
+        self.viewers.set(i64::try_from(viewers).unwrap_or(i64::MAX));
+        self.damaged.inc_by(damaged.saturating_sub(self.damaged.get()));
     }
 
     /// Shows the cameras as they are; those that did not film have a gap of `since` more.

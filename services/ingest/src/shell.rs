@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +24,7 @@ use understudy_core::{
     reconcile::{Effect, Input, Persisted, Reconciler},
     settings::{Bundle, BundleHash},
 };
-use understudy_media::film::Studio;
+use understudy_media::{film::Studio, relay::Relay};
 use understudy_runtime::{Condition, ServerConfig, TraceContext, clock};
 
 use crate::{
@@ -39,6 +40,8 @@ pub(crate) struct Tools {
     pub(crate) disk: Disk,
     /// To be asked how the cameras are; it gets its orders from the director.
     pub(crate) studio: Studio,
+    /// To be asked where it listens, and how many watch.
+    pub(crate) relay: Relay,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) keeper: Keeper,
     /// The settings to be fetched.
@@ -58,6 +61,8 @@ pub(crate) struct Doors {
     /// Rings when an order was carried out.
     pub(crate) directed: Arc<Notify>,
     pub(crate) results: mpsc::Receiver<Input>,
+    /// Where live view is given out.
+    pub(crate) announced: watch::Receiver<Option<SocketAddr>>,
     pub(crate) link: watch::Receiver<Link>,
 }
 
@@ -144,6 +149,7 @@ impl Shell {
                 }
                 () = doors.directed.notified() => self.look_at_cameras(),
                 Some(result) = doors.results.recv() => self.step(result),
+                Ok(()) = doors.announced.changed() => self.schedule.changed(Instant::now()),
                 Ok(()) = doors.link.changed() => {
                     // Whoever came with the broker, or lost its queue, has heard nothing of this server.
                     if *doors.link.borrow_and_update() == Link::Up {
@@ -350,6 +356,11 @@ impl Shell {
             self.sequence,
             Some(self.max_cameras),
         );
+        let relay = *self.tools.relay.address().borrow();
+        let report = ServerReport {
+            relay: relay.map(|address| format!("rtsp://{address}")),
+            ..report
+        };
         self.tools.reports.send_replace(Some(report));
         self.schedule.reported(Instant::now());
     }
@@ -359,6 +370,9 @@ impl Shell {
             .reconciler
             .report(self.domain.clone(), self.incarnation.clone(), 0, None);
         self.tools.metrics.cameras(&report.cameras, since);
+        self.tools
+            .metrics
+            .live(self.tools.relay.viewers(), self.tools.studio.damaged_pictures());
     }
 }
 

@@ -121,6 +121,28 @@ async fn an_impossible_setting_is_a_clear_error() {
     assert!(error.contains("ingest.segment_seconds = 0"), "{error}");
 }
 
+#[tokio::test]
+async fn d2_live_view_is_not_opened_to_other_machines_by_mistake() {
+    let rig = Rig::new("recorder-1");
+    for address in ["0.0.0.0:8555", "192.0.2.1:8555", "[::]:8555"] {
+        let config = IngestConfig {
+            relay_listen: address.parse().expect("an address"),
+            ..IngestConfig::default()
+        };
+        let error = rig
+            .start_with(config, no_broker())
+            .task
+            .await
+            .expect("no panic")
+            .expect_err("open to everybody")
+            .to_string();
+        assert!(
+            error.contains(&format!("ingest.relay_listen = {address}")),
+            "{error}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a4_a_standby_server_starts_without_a_camera() {
     let simulator = cameras(1).await;

@@ -45,6 +45,7 @@ pub(crate) fn camera(server: &ServerId, number: u32, priority: i32) -> Camera {
         retention: Retention::default(),
         priority,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     }
 }

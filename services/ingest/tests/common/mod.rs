@@ -76,6 +76,7 @@ pub fn bundle(identity: &str, simulator: &Simulator) -> Bundle {
         retention: Retention::default(),
         priority: 0,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     };
     Bundle {
@@ -184,6 +185,7 @@ pub fn quick() -> IngestConfig {
         stall_seconds: 2,
         report_interval_seconds: 2,
         retention_interval_seconds: 1,
+        relay_listen: "127.0.0.1:0".parse().expect("an address"),
         ..IngestConfig::default()
     }
 }

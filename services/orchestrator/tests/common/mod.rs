@@ -127,6 +127,7 @@ pub async fn enrol(bus: &Bus, policy: Policy) {
         retention: Default::default(),
         priority: 0,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     };
     for request in [
@@ -254,6 +255,7 @@ impl Player {
             conflict: Default::default(),
             outlived: Default::default(),
             erased: Default::default(),
+            relay: Default::default(),
         })
     }
 

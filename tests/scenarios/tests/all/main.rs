@@ -18,5 +18,6 @@ mod planned;
 mod power;
 mod sessions;
 mod sites;
+mod relay;
 mod takeover;
 mod weather;

@@ -192,7 +192,7 @@ fn server() -> Server {
 fn camera() -> Camera {
     serde_json::from_value(json!({
         "id": "gate", "name": "Gate", "server": "recorder-1", "url": "rtsp://192.0.2.1/gate",
-        "credentials": {"username": "viewer", "password": "secret"}, "max_sessions": 2
+        "credentials": {"username": "viewer", "password": "secret"}, "max_sessions": 2, "transport": "udp"
     }))
     .expect("a camera")
 }
@@ -237,6 +237,7 @@ fn servers_and_cameras_are_as_described() {
             camera: camera(),
             filmed_by: Some(id("standby-1")),
             status: Some(serde_json::from_value(lost).expect("a status")),
+            relay: Some("rtsp://127.0.0.1:8555/door".into()),
             temporary: true,
         },
     );
@@ -244,6 +245,7 @@ fn servers_and_cameras_are_as_described() {
         "CameraEdit",
         &CameraEdit {
             name: Some("Door".into()),
+            transport: Some(understudy_core::camera::Transport::Udp),
             in_device: Some(true),
             ..CameraEdit::default()
         },

@@ -1,4 +1,4 @@
-//! RTP (RFC 3550) over RTSP's own connection (RFC 2326 10.12): H.264 (RFC 6184, single units and FU-A),
+//! RTP (RFC 3550), framed for RTSP's own connection (RFC 2326 10.12): H.264 (RFC 6184, single units and FU-A),
 //! H.265 (RFC 7798, single units and FU), AAC (RFC 3640, `AAC-hbr`), and sender reports.
 //!
 //! A frame's packets are laid out once, with blanks for what changes from one sending to the next, and
@@ -6,13 +6,14 @@
 
 use std::time::SystemTime;
 
-use crate::config::Codec;
+use crate::Codec;
 
 /// RTP clock of video, in Hz.
-pub(crate) const VIDEO_CLOCK: u32 = 90_000;
-/// Payload types (dynamic, RFC 3551).
-pub(crate) const VIDEO_TYPE: u8 = 96;
-pub(crate) const AUDIO_TYPE: u8 = 97;
+pub const VIDEO_CLOCK: u32 = 90_000;
+/// Payload type of video (dynamic, RFC 3551).
+pub const VIDEO_TYPE: u8 = 96;
+/// Payload type of sound (dynamic, RFC 3551).
+pub const AUDIO_TYPE: u8 = 97;
 
 /// `$`, channel, length in two bytes.
 const FRAMING: usize = 4;
@@ -28,16 +29,17 @@ const NTP_OFFSET: u64 = 2_208_988_800;
 
 /// Interleaved packets of one or more NAL units, with blanks.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Packets {
+pub struct Packets {
     /// Each packet in its framing; channel, sequence number, timestamp and SSRC are zero.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// How many packets.
-    pub(crate) count: u16,
+    pub count: u16,
 }
 
 impl Packets {
     /// Room for another frame.
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),
             count: 0,
@@ -45,7 +47,7 @@ impl Packets {
     }
 
     /// Lays out one NAL unit; the last one of a frame carries the marker.
-    pub(crate) fn add_unit(&mut self, codec: Codec, unit: &[u8], last: bool) {
+    pub fn add_unit(&mut self, codec: Codec, unit: &[u8], last: bool) {
         if unit.len() <= MAX_PAYLOAD {
             return self.packet(VIDEO_TYPE, last, &[unit]);
         }
@@ -67,7 +69,7 @@ impl Packets {
     }
 
     /// Lays out one AAC frame (RFC 3640 3.3.6: 13 bits of size, 3 bits of index).
-    pub(crate) fn add_aac(&mut self, frame: &[u8]) {
+    pub fn add_aac(&mut self, frame: &[u8]) {
         let size = u16::try_from(frame.len()).unwrap_or(u16::MAX) << 3;
         self.packet(
             AUDIO_TYPE,
@@ -77,7 +79,7 @@ impl Packets {
     }
 
     /// Adds packets that were laid out before.
-    pub(crate) fn extend(&mut self, other: &Packets) {
+    pub fn extend(&mut self, other: &Packets) {
         self.bytes.extend_from_slice(&other.bytes);
         self.count += other.count;
     }
@@ -99,27 +101,29 @@ impl Packets {
 
 /// One stream of a camera: what its packets are stamped with, and what its reports say.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    pub(crate) ssrc: u32,
+pub struct Stream {
+    /// Synchronisation source.
+    pub ssrc: u32,
     /// Sequence number of the next packet.
-    pub(crate) sequence: u16,
+    pub sequence: u16,
     packets: u32,
     octets: u32,
 }
 
 impl Stream {
-    /// A stream that begins with any sequence number.
-    pub(crate) fn new() -> Self {
+    /// A stream of packets from `ssrc`, the first of which has the number `sequence`: both any numbers.
+    #[must_use]
+    pub fn new(ssrc: u32, sequence: u16) -> Self {
         Self {
-            ssrc: rand::random(),
-            sequence: rand::random(),
+            ssrc,
+            sequence,
             packets: 0,
             octets: 0,
         }
     }
 
     /// Fills in the blanks.
-    pub(crate) fn stamp(&mut self, packets: &mut Packets, timestamp: u32) {
+    pub fn stamp(&mut self, packets: &mut Packets, timestamp: u32) {
         let mut at = 0;
         while at + FRAMING + RTP_HEADER <= packets.bytes.len() {
             let length = usize::from(u16::from_be_bytes([packets.bytes[at + 2], packets.bytes[at + 3]]));
@@ -134,8 +138,9 @@ impl Stream {
         self.packets = self.packets.wrapping_add(u32::from(packets.count));
     }
 
-    /// A sender report with a source description (RFC 3550 6.4.1 and 6.5): `timestamp` was sampled at `wall`.
-    pub(crate) fn report(&self, timestamp: u32, wall: SystemTime) -> Vec<u8> {
+    /// An interleaved sender report on channel 1, with a source description (RFC 3550 6.4.1 and 6.5): `timestamp` was sampled at `wall`.
+    #[must_use]
+    pub fn report(&self, timestamp: u32, wall: SystemTime) -> Vec<u8> {
         let since_1970 = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seconds = (since_1970.as_secs() + NTP_OFFSET) as u32;
         let fraction = ((u64::from(since_1970.subsec_nanos()) << 32) / 1_000_000_000) as u32;
@@ -145,14 +150,25 @@ impl Stream {
         }
         body.extend_from_slice(&[VERSION | 1, 202, 0, 4]);
         body.extend_from_slice(&self.ssrc.to_be_bytes());
-        body.extend_from_slice(b"\x01\x09simulator\0");
+        body.extend_from_slice(b"\x01\x09live view\0");
         let length = u16::try_from(body.len()).expect("a report has 48 bytes");
         [&[b'$', 1][..], &length.to_be_bytes(), &body].concat()
     }
 }
 
+/// The packets without the framing, one after the other: what UDP carries.
+pub fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = bytes.get(2..FRAMING)?;
+        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+        let (packet, rest) = bytes.get(FRAMING..)?.split_at_checked(length)?;
+        bytes = rest;
+        Some(packet)
+    })
+}
+
 /// Moves interleaved packets from the channels 0 (RTP) and 1 (RTCP) to the two that a client chose.
-pub(crate) fn rechannel(bytes: &mut [u8], first: u8) {
+pub fn rechannel(bytes: &mut [u8], first: u8) {
     let mut at = 0;
     while at + FRAMING <= bytes.len() {
         bytes[at + 1] = bytes[at + 1].wrapping_add(first);
@@ -164,14 +180,8 @@ pub(crate) fn rechannel(bytes: &mut [u8], first: u8) {
 mod tests {
     use super::*;
 
-    fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
-        let mut packets = Vec::new();
-        while !bytes.is_empty() {
-            let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-            packets.push(&bytes[FRAMING..FRAMING + length]);
-            bytes = &bytes[FRAMING + length..];
-        }
-        packets
+    fn split(bytes: &[u8]) -> Vec<&[u8]> {
+        datagrams(bytes).collect()
     }
 
     #[test]
@@ -196,10 +206,7 @@ mod tests {
 
     #[test]
     fn stamps_count_up_across_the_end_of_the_numbers() {
-        let mut stream = Stream {
-            sequence: 65_534,
-            ..Stream::new()
-        };
+        let mut stream = Stream::new(7, 65_534);
         let mut packets = Packets::default();
         for _ in 0..4 {
             packets.add_unit(Codec::H264, &[1, 2, 3], true);
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_report_has_whole_words_and_its_length_says_so() {
-        let report = Stream::new().report(1, crate::sent::now());
+        let report = Stream::new(7, 0).report(1, SystemTime::UNIX_EPOCH);
         assert_eq!(report.len(), FRAMING + 28 + 20);
         assert_eq!(
             report[FRAMING + 28 + 3],

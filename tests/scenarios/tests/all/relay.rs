@@ -1,0 +1,142 @@
+//! Live view goes on at the server that films, whichever that is, and nobody connects to the camera twice.
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+use tokio::process::Command;
+use understudy_core::{
+    camera::Transport,
+    contract::api::{CameraView, Phase, ServerState},
+    policy::{Policy, Range},
+};
+use understudy_demo::{
+    frames,
+    rig::{Plan, eventually},
+};
+use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
+
+use crate::overlay::told;
+
+/// Where a camera can be watched, once that is at `server`.
+async fn watched_at(fleet: &Fleet, camera: &str, server: &str) -> anyhow::Result<String> {
+    let what = format!("{camera} can be watched at {server}");
+    let relay = eventually(&what, PATIENCE, async || {
+        let path = format!("cameras/{camera}");
+        let view: CameraView = fleet
+            .rig
+            .api
+            .get(&path)
+            .await
+            .map_err(|error| error.to_string())?;
+        match (&view.filmed_by, &view.relay) {
+            (Some(by), Some(relay)) if by.as_str() == server => Ok(relay.clone()),
+            _ => Err(format!("{view:?}")),
+        }
+    });
+    Ok(relay.await?)
+}
+
+/// What ffmpeg makes of two seconds of it: decodes every picture, and complains of none.
+async fn play(url: &str) -> anyhow::Result<()> {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "error", "-rtsp_transport", "tcp", "-i", url])
+        .args(["-frames:v", "30", "-f", "null", "-"])
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output)
+        .await
+        .context("ffmpeg hangs")??;
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && complaints.is_empty(),
+        "{url}: {complaints}"
+    );
+    Ok(())
+}
+
+/// What ffprobe says of an address at which there is nothing.
+async fn refused(url: &str) -> anyhow::Result<String> {
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-rtsp_transport", "tcp", url])
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output)
+        .await
+        .context("ffprobe hangs")??;
+    ensure!(!output.status.success(), "{url} can be watched");
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn d2_a4_live_view_follows_the_camera_and_nothing_is_recorded_on_the_failover_server()
+-> anyhow::Result<()> {
+    // Given a fleet whose failover is live-only, and a viewer of the recording server,
+    let policy = Policy {
+        range: Range::LiveOnly,
+        ..plan().policy
+    };
+    let mut fleet = Fleet::filming(Plan { policy, ..plan() }).await?;
+    let before = watched_at(&fleet, "cam-001", "recorder-1").await?;
+    play(&before).await?;
+    // when the recording server dies,
+    fleet.rig.server("recorder-1").kill();
+    fleet.phase("recorder-1", Phase::Serving).await?;
+    // the camera is watched at the failover server, under the same path,
+    let during = watched_at(&fleet, "cam-001", "failover-1").await?;
+    assert_ne!(before, during);
+    assert!(during.ends_with("/cam-001"), "{during}");
+    let (one, two, three) = tokio::join!(play(&during), play(&during), play(&during));
+    one.and(two).and(three)?;
+    // by any number of people over one session with it,
+    let account = fleet.rig.simulator.account().await?;
+    let sessions = &account["cam-001"].sessions;
+    assert_eq!(sessions.len(), 2, "one for each server: {sessions:?}");
+    // and nothing is recorded.
+    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+
+    // Back on standby it offers nothing.
+    fleet.rig.server("recorder-1").start()?;
+    fleet
+        .server("recorder-1", "to be on standby", |view| {
+            view.reached == view.assigned
+        })
+        .await?;
+    fleet.rig.api.stop_failover("recorder-1").await?;
+    fleet.phase("recorder-1", Phase::Completed).await?;
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
+    let nothing = refused(&during).await?;
+    assert!(nothing.contains("404"), "{nothing}");
+    play(&watched_at(&fleet, "cam-001", "recorder-1").await?).await?;
+    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn e1_a_camera_is_switched_to_udp_and_goes_through_a_failover() -> anyhow::Result<()> {
+    let mut fleet = Fleet::filming(plan()).await?;
+    told(&fleet, &["camera", "edit", "cam-001", "--transport", "udp"]).await?;
+    let view: CameraView = fleet.rig.api.get("cameras/cam-001").await?;
+    assert_eq!(view.camera.transport, Transport::Udp);
+    // From now on what is lost on the way is missing, of that camera only.
+    let lossy = json!({ "udp_loss": 0.05 });
+    for camera in ["cam-001", "cam-002"] {
+        fleet.rig.simulator.behave(camera, &lossy).await?;
+    }
+    fleet.films("recorder-1", 4).await?;
+    fleet.files("recorder-1", 12).await?;
+    fleet.rig.server("recorder-1").kill();
+    fleet.phase("recorder-1", Phase::Serving).await?;
+    fleet.films("failover-1", 4).await?;
+    fleet.files("failover-1", 12).await?;
+    let recorded = fleet.recorded("failover-1")?;
+    let missing = |camera: &str| gaps(&recorded[camera]).len();
+    assert!(missing("cam-001") > 0, "{recorded:?}");
+    assert_eq!(missing("cam-002"), 0);
+    fleet.films("failover-1", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
