@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    contract::heartbeat::{Evidence, Heartbeat, Observation, Package, Paths, Storage},
+    contract::heartbeat::{Evidence, Farewell, Heartbeat, Observation, Package, Paths, Started, Storage},
     ids::{DomainId, ServerId},
     time::{Moment, Monotonic},
 };
@@ -132,6 +132,12 @@ struct Subject {
     said: Option<(Observation, Monotonic)>,
     /// Until when, by the last tick that found so, the host could not have heard it, and why.
     deaf: Option<(Monotonic, String)>,
+    /// What it said when it went, and the sequence number of that beat.
+    farewell: Option<(Farewell, u64)>,
+    /// What it says of its start.
+    started: Option<Started>,
+    /// What of these is not among the evidence yet.
+    untold: Vec<String>,
 }
 
 impl Presence {
@@ -175,6 +181,15 @@ impl Presence {
         let server = beat.server.clone();
         subject.take(path, beat, now.monotonic);
         subject.speak(&server, &self.blind, now).into_iter().collect()
+    }
+
+    /// A server that is missed was looked for in another way: what was seen is evidence, and said at once.
+    pub fn probed(&mut self, server: &ServerId, seen: String, now: Moment) -> Vec<Seen> {
+        let Some(subject) = self.servers.get_mut(server) else {
+            return Vec::new();
+        };
+        subject.untold.push(seen);
+        subject.speak(server, &self.blind, now).into_iter().collect()
     }
 
     /// Time has passed. What changed is said at once, the rest once a second.
@@ -303,7 +318,32 @@ impl Subject {
                 now,
                 "it has not been heard since the monitor began to watch it".to_owned(),
             )),
+            farewell: None,
+            started: None,
+            untold: Vec::new(),
         }
+    }
+
+    /// Its last word, and the first after a start. A beat of before the farewell may come after it.
+    fn take_words(&mut self, beat: &Heartbeat) {
+        if let Some(farewell) = beat.farewell {
+            if self.farewell.is_none() {
+                self.untold.push(format!("it {}", farewell.words()));
+            }
+            self.farewell = Some((farewell, beat.sequence));
+        } else if beat.started.is_some() || self.farewell.is_some_and(|(_, last)| beat.sequence > last) {
+            self.farewell = None;
+        }
+        if self.started != beat.started
+            && let Some(started) = &beat.started
+        {
+            let before = started
+                .before
+                .map_or("is here for the first time", |before| before.words());
+            self.untold
+                .push(format!("it has started; before that it {before}"));
+        }
+        self.started.clone_from(&beat.started);
     }
 
     fn take(&mut self, path: Path, beat: Heartbeat, now: Monotonic) {
@@ -311,6 +351,7 @@ impl Subject {
             Path::Broker => self.broker = Some(now),
             Path::Direct => self.direct = Some(now),
         }
+        self.take_words(&beat);
         self.last = now;
         self.ever_heard = true;
         self.domain = beat.domain;
@@ -384,6 +425,8 @@ impl Subject {
             package: self.package.clone(),
             storage: self.storage.clone(),
             blind: blind.is_some(),
+            farewell: self.farewell.map(|(farewell, _)| farewell).filter(|_| !heard),
+            started: self.started.clone().filter(|_| heard),
             evidence: Vec::new(),
         };
         let transitions = match &self.said {
@@ -395,8 +438,11 @@ impl Subject {
             .said
             .as_ref()
             .is_none_or(|(_, at)| now.monotonic.since(*at) >= REPEAT);
-        if transitions.is_empty() && !due {
+        if transitions.is_empty() && !due && self.untold.is_empty() {
             return None;
+        }
+        for word in std::mem::take(&mut self.untold) {
+            self.write_down(word, now);
         }
         for transition in &transitions {
             self.note(*transition, &observation, blind.as_deref(), now);
@@ -414,9 +460,10 @@ impl Subject {
         let seen = match transition {
             Transition::Appeared => "heard for the first time".to_owned(),
             Transition::Vanished => format!(
-                "no heartbeat on any path for {} ms; it beats every {} ms",
+                "no heartbeat on any path for {} ms; it beats every {} ms, and {}",
                 observation.silent_ms,
-                self.interval.as_millis()
+                self.interval.as_millis(),
+                farewell_words(observation)
             ),
             Transition::Returned => "heard again".to_owned(),
             Transition::BusDegraded => "heard directly, but not through the broker".to_owned(),
@@ -434,6 +481,10 @@ impl Subject {
             Transition::Blinded => blind.unwrap_or_default().to_owned(),
             Transition::SeesAgain => "the host can see again".to_owned(),
         };
+        self.write_down(seen, now);
+    }
+
+    fn write_down(&mut self, seen: String, now: Moment) {
         self.evidence.push(Evidence {
             at: now.wall,
             observer: "monitor".to_owned(),
@@ -442,6 +493,14 @@ impl Subject {
         let surplus = self.evidence.len().saturating_sub(EVIDENCE_LINES);
         self.evidence.drain(..surplus);
     }
+}
+
+/// What a server that is not heard had said when it went.
+#[must_use]
+pub fn farewell_words(observation: &Observation) -> &'static str {
+    observation
+        .farewell
+        .map_or("went without a word", |farewell| farewell.words())
 }
 
 /// What changed between two observations of one server.

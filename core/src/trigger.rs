@@ -13,6 +13,7 @@ use crate::{
         heartbeat::{Evidence, Observation, PackageState, StorageState},
     },
     policy::Policy,
+    presence::farewell_words,
     time::{Moment, Monotonic},
 };
 
@@ -181,7 +182,11 @@ impl Trigger {
             if policy.on_disconnection && self.ever_heard && silent >= policy.disconnection() {
                 (
                     ReasonKind::Disconnection,
-                    format!("not heard for {:.1} s{from}", silent.as_secs_f64()),
+                    format!(
+                        "not heard for {:.1} s{from}; it {}",
+                        silent.as_secs_f64(),
+                        farewell_words(&seen.observation)
+                    ),
                 )
             } else if policy.on_storage && seen.observation.storage.state != StorageState::Normal {
                 (ReasonKind::Storage, storage_words(&seen.observation))

@@ -31,6 +31,70 @@ pub struct Heartbeat {
     /// The recording volume.
     #[serde(default)]
     pub storage: Storage,
+    /// It is the last one: the agent ends, and says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farewell: Option<Farewell>,
+    /// The agent has started a short while ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Started>,
+}
+
+/// Why an agent ends, by its own word. It delays nothing: whoever goes films no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Farewell {
+    /// It was asked to end, and its system goes on.
+    Stopped,
+    /// Its system starts anew.
+    Rebooting,
+    /// Its system goes down.
+    PoweringOff,
+}
+
+impl Farewell {
+    /// In words, after the server's name.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Stopped => "said that its agent is being stopped",
+            Self::Rebooting => "said that it is going down to reboot",
+            Self::PoweringOff => "said that it is going down",
+        }
+    }
+}
+
+/// What an agent knows of its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The boot of its system, `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// How its run before ended; none if it knows of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Ending>,
+}
+
+/// How an agent's run ended, as its next run finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It was stopped in good order.
+    Clean,
+    /// It was killed or crashed, and its system went on.
+    Killed,
+    /// Its system ended without a word: its power was cut, or it crashed.
+    CutOff,
+}
+
+impl Ending {
+    /// In words, after the server's name.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Clean => "had been stopped in good order",
+            Self::Killed => "had its agent killed, or its agent had crashed; its system went on",
+            Self::CutOff => "was cut off without a word: its power, or its system crashed",
+        }
+    }
 }
 
 /// State of the recording service, as its server's agent sees it.
@@ -208,6 +272,12 @@ pub struct Observation {
     /// The host itself may be cut off: nothing may be concluded from silence.
     #[serde(default)]
     pub blind: bool,
+    /// What it said when it went; none while it is heard, or if it went without a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farewell: Option<Farewell>,
+    /// What it says of its start, a short while after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Started>,
     /// What was seen, by whom, in words: kept with a failover as its reason.
     #[serde(default)]
     pub evidence: Vec<Evidence>,

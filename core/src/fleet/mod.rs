@@ -32,7 +32,7 @@ use crate::{
     contract::{
         api::{Protection, ReasonKind},
         event::{Event, Fact},
-        heartbeat::{Observation, RestorationReport, ServerReport, StorageState},
+        heartbeat::{Observation, RestorationReport, ServerReport, Started, StorageState},
         rpc::LicenseRequest,
     },
     failover::Failover,
@@ -151,6 +151,7 @@ struct Member {
     published_at: Option<Monotonic>,
     staged: BTreeMap<BundleHash, Monotonic>,
     heard: Option<bool>,
+    started: Option<Started>,
     storage: StorageState,
     protected: Option<bool>,
 }
@@ -190,6 +191,7 @@ impl Member {
             published_at: None,
             staged: BTreeMap::new(),
             heard: None,
+            started: None,
             storage: StorageState::Normal,
             protected: None,
         }

@@ -6,7 +6,7 @@ use super::{Fleet, Record, RecordKey};
 use crate::{
     contract::{
         api::{FailoverReason, Phase, ReasonKind, StartMode},
-        heartbeat::{Observation, ServerReport},
+        heartbeat::{Observation, ServerReport, Started},
     },
     failover::{Beginning, Failover, begin::films_on},
     ids::{FailoverId, ServerId},
@@ -53,12 +53,30 @@ impl Fleet {
             return;
         };
         let heard_before = member.trigger.ever_heard();
+        let started = observation.started.clone().filter(|_| !observation.blind);
+        let has_started = started.is_some() && member.started != started;
+        if has_started {
+            member.started.clone_from(&started);
+        }
         member.trigger.observe(observation, now.monotonic);
         if !heard_before && member.trigger.ever_heard() {
             self.save(Record::Heard(server.clone()));
         }
+        if has_started && let Some(started) = started {
+            self.note_start(&server, &started, now);
+        }
         self.note_condition(&server, heard_before, now);
         self.begin_if_due(&server, fresh, now);
+    }
+
+    /// A recording server that has been failed over is back, and knows how it went: that completes the reason (C7).
+    fn note_start(&mut self, server: &ServerId, started: &Started, now: Moment) {
+        let Some(before) = started.before else { return };
+        let Some(mut failover) = self.failover_of(server).cloned() else {
+            return;
+        };
+        failover.say(format!("{server} has started again: it {}", before.words()), now);
+        self.keep(failover);
     }
 
     /// Begins a failover if there is a reason for one; answers whether it did.

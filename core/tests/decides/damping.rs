@@ -124,6 +124,8 @@ fn beat(sequence: u64) -> Heartbeat {
         interval_ms: INTERVAL_MS,
         package: Package::default(),
         storage: Storage::default(),
+        farewell: None,
+        started: None,
     }
 }
 
@@ -252,6 +254,8 @@ fn c4_a_recording_service_that_crashes_again_and_again_is_a_reason_though_each_c
         },
         storage: Storage::default(),
         blind: false,
+        farewell: None,
+        started: None,
         evidence: Vec::new(),
     };
     let mut trigger = Trigger::new(true);

@@ -7,7 +7,7 @@ use understudy_core::{
     contract::{
         api::{Phase, ReasonKind, ServerState, StartMode},
         event::Event,
-        heartbeat::{CameraFault, CameraStatus, PackageState, StorageState},
+        heartbeat::{CameraFault, CameraStatus, Ending, Farewell, PackageState, Started, StorageState},
         rpc::{LicenseRequest, OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
     fleet::Input,
@@ -892,5 +892,50 @@ fn a_host_that_dies_anywhere_goes_on_where_it_was() {
     assert_eq!(undisturbed.0, Phase::Completed);
     for dies_at in 1..=7 {
         assert_eq!(play(dies_at), undisturbed, "dies at {dies_at}");
+    }
+}
+
+#[test]
+fn c7_a_reboot_is_told_from_a_power_cut_in_the_reason_and_afterwards() {
+    for (farewell, says) in [
+        (None, "it went without a word"),
+        (
+            Some(Farewell::Rebooting),
+            "it said that it is going down to reboot",
+        ),
+    ] {
+        let mut rig = Rig::new(automatic(), &[("failover-1", 9)]);
+        rig.silence("recorder-1");
+        for _ in 0..25 {
+            rig.now += Duration::from_millis(100);
+            let mut seen = rig.observation(&server_id("recorder-1"));
+            seen.farewell = farewell;
+            rig.observe(seen);
+        }
+        let failover = rig.newest();
+        assert!(
+            failover.detection_ms < 1_300,
+            "a farewell neither delays nor hurries: {} ms",
+            failover.detection_ms
+        );
+        assert!(
+            failover.reason.summary.contains(says),
+            "{}",
+            failover.reason.summary
+        );
+        rig.wake("recorder-1");
+        let mut back = rig.observation(&server_id("recorder-1"));
+        back.started = Some(Started {
+            boot: "b".to_owned(),
+            before: Some(Ending::CutOff),
+        });
+        rig.observe(back.clone());
+        rig.observe(back);
+        let steps = rig.newest().steps;
+        let told = steps
+            .iter()
+            .filter(|step| step.what.contains("cut off without a word"))
+            .count();
+        assert_eq!(told, 1, "{steps:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use understudy_core::{
-    contract::heartbeat::{Heartbeat, Observation, Package, Storage},
+    contract::heartbeat::{Ending, Farewell, Heartbeat, Observation, Package, Started, Storage},
     ids::DomainId,
     presence::{Path, Presence, Seen, Transition},
     time::{Moment, Monotonic, Timestamp},
@@ -14,6 +14,20 @@ use crate::rig::server_id;
 struct Table {
     presence: Presence,
     now: Duration,
+}
+
+fn beat_of(server: &str) -> Heartbeat {
+    Heartbeat {
+        server: server_id(server),
+        domain: DomainId::new("east").expect("an id"),
+        sequence: 0,
+        sent_at: Timestamp(0),
+        interval_ms: 250,
+        package: Package::default(),
+        storage: Storage::default(),
+        farewell: None,
+        started: None,
+    }
 }
 
 impl Table {
@@ -34,16 +48,7 @@ impl Table {
     }
 
     fn beat(&mut self, path: Path, server: &str) -> Vec<Seen> {
-        let beat = Heartbeat {
-            server: server_id(server),
-            domain: DomainId::new("east").expect("an id"),
-            sequence: 0,
-            sent_at: Timestamp(0),
-            interval_ms: 250,
-            package: Package::default(),
-            storage: Storage::default(),
-        };
-        self.presence.beat(path, beat, self.moment())
+        self.presence.beat(path, beat_of(server), self.moment())
     }
 
     /// Time passes while these servers beat on these paths.
@@ -393,5 +398,68 @@ fn a_monitor_that_stood_still_itself_misses_nobody_for_it() {
         seen.iter()
             .filter(blind)
             .any(|seen| seen.observation.silent_ms > 1_000)
+    );
+}
+
+#[test]
+fn c7_what_a_server_said_when_it_went_is_evidence_and_delays_nothing() {
+    let mut table = Table::new();
+    table.pass(2000, &BOTH);
+    let mut last = beat_of("a");
+    last.sequence = 9;
+    last.farewell = Some(Farewell::Rebooting);
+    let moment = table.moment();
+    table.presence.beat(Path::Direct, last, moment);
+    // One of before comes late: it takes nothing back.
+    let mut late = beat_of("a");
+    late.sequence = 8;
+    table.presence.beat(Path::Broker, late, moment);
+    let seen = last_of(&table.pass(2000, &[]), "a");
+    assert_eq!(seen.farewell, Some(Farewell::Rebooting));
+    assert!(seen.silent_ms > 1_500, "{seen:?}");
+    let mut lines = seen.evidence.iter();
+    assert!(
+        lines.any(|line| line.seen.contains("going down to reboot")),
+        "{seen:?}"
+    );
+
+    // It is back after its power was cut meanwhile, counting from one.
+    let mut first = beat_of("a");
+    first.sequence = 1;
+    first.started = Some(Started {
+        boot: "b".to_owned(),
+        before: Some(Ending::CutOff),
+    });
+    let moment = table.moment();
+    let seen = last_of(&table.presence.beat(Path::Direct, first, moment), "a");
+    assert_eq!(seen.farewell, None);
+    let mut lines = seen.evidence.iter();
+    assert!(
+        lines.any(|line| line.seen.contains("cut off without a word")),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn c7_what_a_probe_saw_is_evidence_at_once_and_changes_nothing_else() {
+    let mut table = Table::new();
+    table.pass(2000, &BOTH);
+    let before = last_of(&table.pass(1000, &[]), "a");
+    let moment = table.moment();
+    let probed = table
+        .presence
+        .probed(&server_id("a"), "no answer".to_owned(), moment);
+    let seen = last_of(&probed, "a");
+    assert!(seen.silent_ms >= before.silent_ms, "it counts on");
+    let line = seen.evidence.last().expect("evidence");
+    assert_eq!(
+        (line.observer.as_str(), line.seen.as_str()),
+        ("monitor", "no answer")
+    );
+    assert!(
+        table
+            .presence
+            .probed(&server_id("nobody"), "no answer".to_owned(), moment)
+            .is_empty()
     );
 }

@@ -221,6 +221,8 @@ impl Rig {
             package: Package::default(),
             storage: Storage::default(),
             blind: false,
+            farewell: None,
+            started: None,
             evidence: Vec::new(),
         }
     }

@@ -38,6 +38,8 @@ fn seen(silent_ms: u64, package: PackageState, storage: StorageState) -> Observa
             evidence: String::new(),
         },
         blind: false,
+        farewell: None,
+        started: None,
         evidence: Vec::new(),
     }
 }

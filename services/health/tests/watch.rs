@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use tokio::{net::TcpListener, time::Instant};
 use understudy_bus::{BrokerConfig, Bus, Message, Queue, Subscription, private_broker::PrivateBroker};
 use understudy_core::{
-    contract::heartbeat::{Heartbeat, Observation, PackageState, StorageState},
+    contract::heartbeat::{Ending, Farewell, Heartbeat, Observation, PackageState, StorageState},
     ids::{DomainId, ServerId},
     time::Timestamp,
 };
@@ -51,7 +51,7 @@ fn start_agent(config: AgentConfig, data: &Path, broker: BrokerConfig) -> Proces
     process
 }
 
-/// Nothing of it says goodbye: to the monitor it is as if it had been killed.
+/// Asks it to end: it says goodbye, and then it is as silent as one that was killed.
 fn kill(process: &Process) {
     process.shutdown().cancel();
 }
@@ -243,6 +243,52 @@ async fn c2_a_broker_that_vanishes_is_no_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c2_a_broker_alarm_silences_everybody_and_is_nobodys_silence() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let data = tempfile::tempdir().expect("a folder");
+    let address = free_address().await;
+    let monitor = start_monitor(address, broker.config());
+    // The broker is its only path, as it is for a server that reaches nothing else.
+    let only_broker = AgentConfig {
+        monitor_url: String::new(),
+        ..config(address)
+    };
+    let _agent = start_agent(only_broker, data.path(), broker.config());
+    let (_listener, _bus, mut observations) = listen(&broker).await;
+    until(&mut observations, "heard", |seen| seen.paths.broker).await;
+
+    // When the broker is short of memory, it takes nothing from anybody (connection.blocked).
+    let watermark = |value: &'static [&'static str]| {
+        let mut arguments = vec!["set_vm_memory_high_watermark"];
+        arguments.extend(value);
+        arguments
+    };
+    broker
+        .control(&watermark(&["absolute", "1MB"]))
+        .await
+        .expect("it is told");
+    eventually("the monitor knows", || {
+        let waiting = monitor.waiting_for();
+        waiting
+            .get("broker")
+            .is_some_and(|why| why.contains("takes no messages"))
+    })
+    .await;
+    eventually("the host is blind", || {
+        metric(&monitor, "understudy_host_blind") == Some(1.0)
+    })
+    .await;
+
+    // When the alarm is over, the silence of meanwhile counts for nothing.
+    broker.control(&watermark(&["0.4"])).await.expect("it is told");
+    until(&mut observations, "heard again", |seen| {
+        assert!(seen.silent_ms < 1_000 || seen.blind, "{seen:?}");
+        seen.paths.broker
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c3_c4_what_the_agent_sees_is_seen_at_the_host() {
     let broker = PrivateBroker::start().await.expect("a broker");
     let data = tempfile::tempdir().expect("a folder");
@@ -312,6 +358,51 @@ fn beat(server: &str) -> Heartbeat {
         interval_ms: 500,
         package: understudy_core::contract::heartbeat::Package::default(),
         storage: understudy_core::contract::heartbeat::Storage::default(),
+        farewell: None,
+        started: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_a_stopped_agent_says_so_and_its_next_run_knows_how_it_ended() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let data = tempfile::tempdir().expect("a folder");
+    let address = free_address().await;
+    let _monitor = start_monitor(address, broker.config());
+    let (_listener, _bus, mut observations) = listen(&broker).await;
+
+    // By the broker alone, the farewell has to get through before the connection ends.
+    let only_broker = AgentConfig {
+        monitor_url: String::new(),
+        ..config(address)
+    };
+    for config in [only_broker, config(address)] {
+        let agent = start_agent(config, data.path(), broker.config());
+        let seen = until(&mut observations, "heard, with its start", |seen| {
+            seen.silent_ms == 0 && seen.started.is_some()
+        })
+        .await;
+        let before = seen.started.expect("it says so").before;
+        assert!(
+            before.is_none() || before == Some(Ending::Clean),
+            "{before:?}: the first run, or one after a clean end"
+        );
+        agent.finish().await;
+        let seen = until(&mut observations, "silent, with a farewell", |seen| {
+            seen.silent_ms > 0 && !seen.blind && seen.farewell.is_some()
+        })
+        .await;
+        assert_eq!(seen.farewell, Some(Farewell::Stopped), "{seen:?}");
+        let said = |seen: &Observation| {
+            let mut lines = seen.evidence.iter();
+            lines.any(|line| line.seen.contains("said that its agent is being stopped"))
+        };
+        assert!(said(&seen), "{seen:?}");
+        eventually("it has noted its end", || {
+            let run = std::fs::read_to_string(data.path().join("agent-run.json"));
+            run.is_ok_and(|run| run.contains("\"clean\":true"))
+        })
+        .await;
     }
 }
 

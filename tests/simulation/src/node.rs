@@ -224,6 +224,8 @@ impl Node {
                 evidence: String::new(),
             },
             storage: self.storage.clone(),
+            farewell: None,
+            started: None,
         }
     }
 

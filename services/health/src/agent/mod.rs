@@ -7,6 +7,7 @@
 mod beneath;
 mod installed;
 mod package;
+mod runs;
 mod volume;
 
 use std::{path::PathBuf, time::Duration};
@@ -24,11 +25,16 @@ use self::{
     beneath::Finding,
     installed::Installed,
     package::{PackageWatch, Patience},
+    runs::ThisRun,
     volume::Volume,
 };
 
 /// The path on the monitor's address that takes direct beats.
 pub(crate) const BEATS_PATH: &str = "/v1/heartbeats";
+/// For how long after its start each beat says so.
+const SAYS_START: Duration = Duration::from_secs(30);
+/// How long a farewell may take on each path; after that the agent goes without a word.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How often an agent may beat, in milliseconds.
 const INTERVALS_MS: std::ops::RangeInclusive<u64> = 50..=10_000;
 
@@ -139,12 +145,13 @@ pub async fn run(
     )
     .map_err(AgentError::Thread)?;
     let storage = StorageWatch::start(volume, &config, &process);
+    let run = ThisRun::begin(&server.data).await;
 
     // Each path takes the newest beat when it is free: one outstanding, none queued.
     let (beats, _) = watch::channel(None);
     process.spawn(
         "beats-by-broker",
-        by_broker(bus, beats.subscribe(), process.clone()),
+        by_broker(bus.clone(), beats.subscribe(), process.clone()),
     );
     if !config.monitor_url.is_empty() {
         let direct = directly(client.clone(), config.clone(), beats.subscribe(), process.clone());
@@ -163,11 +170,13 @@ pub async fn run(
     if watched {
         process.spawn(
             "package",
-            watch_package(client, config.clone(), package, process.clone()),
+            watch_package(client.clone(), config.clone(), package, process.clone()),
         );
     }
     tracing::info!(agent.interval_ms = config.interval_ms, "beating");
-    beat(&config, &server, &storage, &seen, &beats, &process).await;
+    let last = beat(&config, &server, &run, &storage, &seen, &beats, &process).await;
+    say_farewell(last, &bus, &client, &config).await;
+    run.end().await;
     process.finish().await;
     Ok(())
 }
@@ -260,27 +269,30 @@ impl StorageWatch {
     }
 }
 
-/// The steady clock: makes a beat at each tick, whatever became of the last.
+/// The steady clock: makes a beat at each tick, whatever became of the last. Answers the beat that would be next.
 async fn beat(
     config: &AgentConfig,
     server: &ServerConfig,
+    run: &ThisRun,
     storage: &StorageWatch,
     package: &watch::Receiver<Package>,
     beats: &watch::Sender<Option<Heartbeat>>,
     process: &Process,
-) {
+) -> Heartbeat {
     let shutdown = process.shutdown();
     let mut ticks = tokio::time::interval(Duration::from_millis(config.interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let begun = clock::now().monotonic;
     let mut sequence = 0;
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
+        let ends = tokio::select! {
+            () = shutdown.cancelled() => true,
+            _ = ticks.tick() => false,
+        };
         sequence += 1;
         let now = clock::now();
-        beats.send_replace(Some(Heartbeat {
+        let starts = now.monotonic.since(begun) < SAYS_START;
+        let beat = Heartbeat {
             server: server.id.clone(),
             domain: server.domain.clone(),
             sequence,
@@ -288,8 +300,33 @@ async fn beat(
             interval_ms: config.interval_ms,
             package: package.borrow().clone(),
             storage: storage.now(now.monotonic),
-        }));
+            farewell: None,
+            started: run.started.clone().filter(|_| starts),
+        };
+        if ends {
+            return beat;
+        }
+        beats.send_replace(Some(beat));
     }
+}
+
+/// The last beat says that it is the last one, and why. Best effort: whoever can't be told sees the silence.
+async fn say_farewell(beat: Heartbeat, bus: &Bus, client: &reqwest::Client, config: &AgentConfig) {
+    let farewell = runs::why_it_ends().await;
+    tracing::info!(?farewell, "the agent ends");
+    let beat = Heartbeat {
+        farewell: Some(farewell),
+        started: None,
+        ..beat
+    };
+    let by_broker = tokio::time::timeout(FAREWELL, bus.publish(Message::heartbeat(&beat)));
+    let directly = async {
+        if !config.monitor_url.is_empty() {
+            let url = format!("{}{BEATS_PATH}", config.monitor_url.trim_end_matches('/'));
+            let _told = client.post(&url).json(&beat).timeout(FAREWELL).send().await;
+        }
+    };
+    let _told = tokio::join!(by_broker, directly);
 }
 
 /// The newest beat that has not been taken yet; none at shutdown.

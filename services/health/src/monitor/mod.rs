@@ -5,6 +5,7 @@
 
 mod direct;
 mod metrics;
+mod probe;
 mod publish;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -19,12 +20,16 @@ use understudy_core::{
         rpc::{Answer, OrchestratorReply, OrchestratorRequest},
     },
     ids::{DomainId, ServerId},
-    presence::{Path, Presence, Seen},
+    presence::{Path, Presence, Seen, Transition},
     time::Monotonic,
 };
 use understudy_runtime::{Process, StartError, clock, process::listen};
 
-use self::{metrics::Metrics, publish::Outgoing};
+use self::{
+    metrics::Metrics,
+    probe::{Probed, Prober},
+    publish::Outgoing,
+};
 
 /// How often time is told to the presence: the most that a change is late by.
 const TICK: Duration = Duration::from_millis(50);
@@ -64,6 +69,9 @@ pub enum MonitorError {
     /// The bus could not be set up.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The HTTP client could not be set up.
+    #[error("no HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
     /// A metric's name is taken.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -91,21 +99,29 @@ pub async fn run(config: MonitorConfig, broker: BrokerConfig, process: Process) 
     let (enrolled, answers) = mpsc::channel(1);
     process.spawn("enrolled", ask_enrolled(bus.clone(), enrolled, process.clone()));
 
+    let (prober, probed) = Prober::new(process.clone())?;
     let watch = Watch {
         presence: Presence::new(),
         known: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        prober,
         metrics,
         shown: Monotonic::default(),
         outgoing,
     };
-    watch.run(bus, direct, answers, &process).await;
+    watch.run(bus, direct, answers, probed, &process).await;
     process.finish().await;
     Ok(())
 }
 
+/// Who is enrolled: the domain of each server, and where its sync service is reached.
+type Enrolled = BTreeMap<ServerId, (DomainId, String)>;
+
 struct Watch {
     presence: Presence,
     known: BTreeMap<ServerId, DomainId>,
+    addresses: BTreeMap<ServerId, String>,
+    prober: Prober,
     metrics: Metrics,
     /// When the metrics were last brought up to date.
     shown: Monotonic,
@@ -117,7 +133,8 @@ impl Watch {
         mut self,
         bus: Bus,
         mut direct: mpsc::Receiver<Heartbeat>,
-        mut enrolled: mpsc::Receiver<BTreeMap<ServerId, DomainId>>,
+        mut enrolled: mpsc::Receiver<Enrolled>,
+        mut probed: mpsc::Receiver<Probed>,
         process: &Process,
     ) {
         let shutdown = process.shutdown();
@@ -139,6 +156,9 @@ impl Watch {
                     self.presence.broker(down, clock::now())
                 }
                 Some(servers) = enrolled.recv() => self.enrolled(servers),
+                Some(Probed { server, seen }) = probed.recv() => {
+                    self.presence.probed(&server, seen, clock::now())
+                }
                 _ = ticks.tick() => self.tick(),
             };
             self.say(seen);
@@ -178,8 +198,16 @@ impl Watch {
     }
 
     /// Who is enrolled: a server that was never heard is watched too, and one that was removed no more.
-    fn enrolled(&mut self, servers: BTreeMap<ServerId, DomainId>) -> Vec<Seen> {
+    fn enrolled(&mut self, enrolled: Enrolled) -> Vec<Seen> {
         let now = clock::now();
+        let servers: BTreeMap<ServerId, DomainId> = enrolled
+            .iter()
+            .map(|(server, (domain, _))| (server.clone(), domain.clone()))
+            .collect();
+        let addresses = enrolled
+            .into_iter()
+            .map(|(server, (_, address))| (server, address));
+        self.addresses = addresses.collect();
         self.presence.watch(servers.clone(), now);
         self.metrics.keep(&servers.keys().cloned().collect());
         self.known = servers;
@@ -209,6 +237,11 @@ impl Watch {
                     blind = observation.blind, "a server is seen otherwise"
                 );
             }
+            if transitions.contains(&Transition::Vanished)
+                && let Some(address) = self.addresses.get(&observation.server)
+            {
+                self.prober.probe(&observation.server, address);
+            }
             self.metrics.observed(&domain, &observation);
             self.outgoing.put(domain, observation);
         }
@@ -236,7 +269,7 @@ fn read(incoming: &Incoming) -> Result<Heartbeat, String> {
 
 /// Asks the orchestrator who is enrolled, soon after the broker is there and every so often. Without an
 /// answer the monitor goes on with whom it knows.
-async fn ask_enrolled(bus: Bus, answers: mpsc::Sender<BTreeMap<ServerId, DomainId>>, process: Process) {
+async fn ask_enrolled(bus: Bus, answers: mpsc::Sender<Enrolled>, process: Process) {
     let shutdown = process.shutdown();
     let mut link = bus.link();
     loop {
@@ -249,7 +282,7 @@ async fn ask_enrolled(bus: Bus, answers: mpsc::Sender<BTreeMap<ServerId, DomainI
                 Ok(Ok(OrchestratorReply::Servers(servers))) => {
                     let servers = servers
                         .into_iter()
-                        .map(|view| (view.server.id, view.server.domain));
+                        .map(|view| (view.server.id, (view.server.domain, view.server.sync_address)));
                     // Fails only when the watch has ended, and this task with it.
                     let _ = answers.send(servers.collect()).await;
                 }

@@ -182,6 +182,8 @@ pub fn observation(id: &str, silent_ms: u64) -> Message {
         package: Default::default(),
         storage: Default::default(),
         blind: false,
+        farewell: None,
+        started: None,
         evidence: Vec::new(),
     };
     Message::observation(&domain(), &seen)
