@@ -6,7 +6,6 @@ use super::{Effect, Fleet, Record};
 use crate::{
     assignment::Role,
     contract::{
-        api::Phase,
         event::Event,
         heartbeat::{RestorationReport, ServerReport},
         rpc::LicenseRequest,
@@ -249,7 +248,7 @@ impl Fleet {
             return;
         };
         let restores = matches!(&assignment.role, Role::Films(films) if films.restore.is_some());
-        if !restores || failover.phase != Phase::Restoring {
+        if !restores || !failover.phase.hands_back() {
             return;
         }
         let events = failover.restoration(report, assignment.epoch, now);
@@ -264,7 +263,9 @@ impl Fleet {
         let Some(request) = self.failovers.get(id).and_then(Failover::license_request) else {
             return;
         };
-        let (LicenseRequest::Transfer { failover, .. } | LicenseRequest::GiveBack { failover }) = &request
+        let (LicenseRequest::Transfer { failover, .. }
+        | LicenseRequest::Replace { failover, .. }
+        | LicenseRequest::GiveBack { failover }) = &request
         else {
             return;
         };

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Gone;
 use crate::{
     assignment::{Assignment, Epoch},
     camera::Camera,
@@ -35,6 +36,8 @@ pub enum Record {
     Erasing(ServerId, ErasureId),
     /// A person ended a failover while its reason held: it is no reason any more until it has cleared.
     Dismissed(ServerId, ReasonKind),
+    /// A server is none of the fleet any more.
+    Gone(Gone),
 }
 
 /// What tells records apart.
@@ -70,6 +73,7 @@ impl Record {
             Self::Heard(server) => ("heard", server.as_str()),
             Self::Erasing(server, _) => ("erasing", server.as_str()),
             Self::Dismissed(server, _) => ("dismissed", server.as_str()),
+            Self::Gone(gone) => ("gone", gone.server.as_str()),
         };
         RecordKey::new(kind, id)
     }

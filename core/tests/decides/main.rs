@@ -8,6 +8,7 @@ mod overlay;
 mod planned;
 mod presence;
 mod reconcile;
+mod replacement;
 mod requests;
 mod restoration;
 mod rig;

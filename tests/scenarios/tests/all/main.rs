@@ -13,4 +13,5 @@ mod licenses;
 mod modes;
 mod overlay;
 mod planned;
+mod replacement;
 mod takeover;
