@@ -81,6 +81,12 @@ impl Failover {
         });
     }
 
+    /// Whether the ledger has still to say that keys are `server`'s own for good.
+    pub(crate) fn takes_keys_for(&self, server: &ServerId) -> bool {
+        let mut moves = self.moves.iter();
+        moves.any(|each| each.state == MoveState::Replacing && each.to == *server)
+    }
+
     /// What the ledger knows the next move of the keys by.
     pub(super) fn next_move(&self) -> FailoverId {
         match self.moves.len() {

@@ -269,6 +269,9 @@ impl Fleet {
         else {
             return;
         };
+        if self.waits_for_keys(id, &request) {
+            return;
+        }
         let recently = self
             .asked
             .get(failover)
@@ -277,6 +280,19 @@ impl Fleet {
             self.asked.insert(failover.clone(), now.monotonic);
             self.out.push(Effect::License(request));
         }
+    }
+
+    /// Whether a server's keys are not its own yet, since it has only just taken another's place: an earlier failover
+    /// has still to say so, or they would be moved on before they have come.
+    fn waits_for_keys(&self, id: &FailoverId, request: &LicenseRequest) -> bool {
+        let (LicenseRequest::Transfer { from, .. } | LicenseRequest::Replace { from, .. }) = request else {
+            return false;
+        };
+        let order = |failover: &Failover| (failover.started_at, failover.id.clone());
+        let own = self.failovers.get(id).map(order);
+        self.unsettled_failovers()
+            .filter(|other| own.as_ref().is_some_and(|own| order(other) < *own))
+            .any(|other| other.takes_keys_for(from))
     }
 
     pub(super) fn licenses_moved(&mut self, id: &FailoverId, given_back: bool, devices: u32, now: Moment) {

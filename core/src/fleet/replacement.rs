@@ -252,7 +252,10 @@ impl Fleet {
         let Some(settings) = self.settings.get(successor).cloned() else {
             return;
         };
-        let mut failover = failover.clone();
+        // As it is now: whoever is gone has no part in it any more.
+        let Some(mut failover) = self.failovers.get(&failover.id).cloned() else {
+            return;
+        };
         failover.replace(successor, settings.hash.clone(), by, now);
         let films = failover.stand_in().map(|holder| holder.server.clone());
         let id = failover.id.clone();
