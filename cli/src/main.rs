@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     client::Connection,
-    commands::{camera, coverage, events, failover, license, pair, policy, restoration, server},
+    commands::{camera, coverage, events, failover, license, pair, policy, replace, restoration, server},
     failure::Failure,
     service::{Service, ServiceArgs},
 };
@@ -45,6 +45,8 @@ enum Command {
     Failover(Group<failover::Command>),
     /// The handing back of recordings after a failover
     Restoration(Group<restoration::Command>),
+    /// Another server takes a failed recording server's place for good
+    Replace(One<replace::ReplaceArgs>),
     /// Licence keys: list, add, remove, issue; without any of them, starts the licence service
     License(LicenseArgs),
     /// Cameras: list, add, edit, remove
@@ -122,6 +124,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Policy(one) => policy::run(&one.connection, one.arguments).await,
         Command::Failover(group) => failover::run(&group.connection, group.command).await,
         Command::Restoration(group) => restoration::run(&group.connection, group.command).await,
+        Command::Replace(one) => replace::run(&one.connection, one.arguments).await,
         Command::License(LicenseArgs {
             command: Some(command),
             connection,

@@ -107,6 +107,10 @@ pub struct Films {
     /// Where to fetch the recordings that a failover server made meanwhile.
     #[serde(default)]
     pub restore: Option<Restore>,
+    /// Failovers for which the server filmed before it took the recording server's place for good: what it recorded
+    /// for them is its own from now on. Left out when there is none, so that a server of before reads the rest.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub keep: BTreeSet<FailoverId>,
 }
 
 /// Recordings to be fetched.

@@ -32,6 +32,8 @@ pub enum Input {
     Closed(FailoverId),
     /// A failover's recordings are erased.
     Erased(FailoverId),
+    /// A failover's recordings are this server's own.
+    Kept(FailoverId),
     /// The whole archive is erased, by this order, now or before.
     ErasedAll(ErasureId),
     /// Time has passed.
@@ -55,6 +57,9 @@ pub enum Effect {
     CloseSegments(FailoverId),
     /// Erase a failover's recordings, then say [`Input::Erased`].
     Erase(FailoverId),
+    /// Make a failover's recordings this server's own, as if it had recorded them for nobody else; then say
+    /// [`Input::Kept`].
+    Keep(FailoverId),
     /// Erase the whole archive, unless this order was carried out before; then say [`Input::ErasedAll`]. Comes after
     /// [`Effect::StopFilming`]; a [`Effect::Film`] that follows calls it off.
     EraseAll(ErasureId),
@@ -109,6 +114,7 @@ pub struct Reconciler {
     open: BTreeSet<FailoverId>,
     closed: BTreeSet<FailoverId>,
     erasing: BTreeSet<FailoverId>,
+    keeping: BTreeSet<FailoverId>,
     /// The order to erase everything that is being carried out, and whether it has been.
     erasure: Option<(ErasureId, bool)>,
     conflict: Option<Epoch>,
@@ -149,6 +155,7 @@ impl Reconciler {
             open: BTreeSet::new(),
             closed: held,
             erasing: BTreeSet::new(),
+            keeping: BTreeSet::new(),
             erasure: None,
             conflict: None,
             asked_for: None,
@@ -167,6 +174,7 @@ impl Reconciler {
             Input::Camera(camera, status) => self.camera(camera, status),
             Input::Closed(failover) => self.segments_closed(failover, now),
             Input::Erased(failover) => self.erased(&failover),
+            Input::Kept(failover) => self.kept(&failover),
             Input::ErasedAll(erasure) => self.erased_all(erasure),
             Input::Tick => self.tick(now),
         };
@@ -245,6 +253,15 @@ impl Reconciler {
         }
     }
 
+    fn kept(&mut self, failover: &FailoverId) -> Vec<Effect> {
+        self.keeping.remove(failover);
+        if self.closed.remove(failover) {
+            vec![Effect::Report]
+        } else {
+            Vec::new()
+        }
+    }
+
     fn tick(&mut self, now: Moment) -> Vec<Effect> {
         let mut effects = self.approach(now);
         let due = |at: Monotonic| now.monotonic.since(at) >= REPORT_AGAIN;
@@ -268,13 +285,18 @@ impl Reconciler {
             Role::Films(films) => self.film(films, now),
         };
         effects.extend(self.erase(&assignment.erase));
+        if let Role::Films(films) = &assignment.role {
+            effects.extend(self.keep(&films.keep));
+        }
         effects
     }
 
     fn film(&mut self, films: &Films, now: Moment) -> Vec<Effect> {
-        let same = |film: &Film| film.identity == films.identity && film.failover == films.failover;
+        // Another identity for the same failover, or none for what it filmed as a failover server: somebody takes
+        // the recording server's place for good, and the cameras are filmed on without a break.
+        let goes_on = |film: &Film| film.failover == films.failover || films.failover.is_none();
         let mut effects = match &self.running {
-            Some(running) if !same(&running.film) => self.stop(),
+            Some(running) if !goes_on(&running.film) => self.stop(),
             _ => Vec::new(),
         };
         let bundle = self
@@ -309,7 +331,13 @@ impl Reconciler {
             self.open.insert(failover.clone());
         }
         effects.push(Effect::Film(wanted.film.clone()));
-        self.running = Some(wanted);
+        let before = self.running.replace(wanted);
+        let over = before.and_then(|before| before.film.failover);
+        // Only after the first files of what comes next: each camera cuts at a key frame of its own.
+        effects.extend(
+            over.filter(|over| films.failover.as_ref() != Some(over))
+                .map(Effect::CloseSegments),
+        );
         self.asked_for = None;
         effects
     }
@@ -385,6 +413,17 @@ impl Reconciler {
         ready.into_iter().map(Effect::Erase).collect()
     }
 
+    fn keep(&mut self, keep: &BTreeSet<FailoverId>) -> Vec<Effect> {
+        let ready: Vec<FailoverId> = keep
+            .iter()
+            .filter(|failover| self.closed.contains(failover) && !self.open.contains(failover))
+            .filter(|failover| !self.keeping.contains(failover))
+            .cloned()
+            .collect();
+        self.keeping.extend(ready.iter().cloned());
+        ready.into_iter().map(Effect::Keep).collect()
+    }
+
     fn erase_all(&mut self, erasure: &ErasureId) -> Vec<Effect> {
         let mut effects = self.stop();
         let known = self.erasure.as_ref().is_some_and(|(known, _)| known == erasure);
@@ -403,6 +442,7 @@ impl Reconciler {
         self.erasure = Some((erasure, true));
         self.closed.clear();
         self.erasing.clear();
+        self.keeping.clear();
         vec![Effect::Report]
     }
 
@@ -462,13 +502,19 @@ impl Reconciler {
         max_cameras: Option<u32>,
     ) -> ServerReport {
         let running = self.running.as_ref();
+        let assigned = self.assignment.as_ref();
+        let assigned = assigned.and_then(|assignment| assignment.role.identity());
         ServerReport {
             server: self.server.clone(),
             domain,
             incarnation,
             sequence,
             epoch: self.assignment.as_ref().map(|assignment| assignment.epoch),
-            identity: running.map(|running| running.film.identity.clone()),
+            // While it waits for the settings of another identity it films on by the old, and bears neither.
+            identity: running
+                .map(|running| &running.film.identity)
+                .filter(|identity| assigned == Some(*identity))
+                .cloned(),
             settings: running.map(|running| running.settings.clone()),
             cameras: self.statuses.clone(),
             closed: self.closed.clone(),

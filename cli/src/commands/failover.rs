@@ -181,7 +181,7 @@ impl Told {
                 output.done(format!("  waits for {}", self.waits_for))?;
             }
         }
-        let percent = percent(view).filter(|_| view.phase == Phase::Restoring);
+        let percent = percent(view).filter(|_| view.phase.hands_back());
         if percent.is_some() && percent != self.percent {
             self.percent = percent;
             output.done(format!("  {}", progress(view)))?;

@@ -8,5 +8,6 @@ pub(crate) mod license;
 mod overlay;
 pub(crate) mod pair;
 pub(crate) mod policy;
+pub(crate) mod replace;
 pub(crate) mod restoration;
 pub(crate) mod server;

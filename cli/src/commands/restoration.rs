@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::json;
-use understudy_core::contract::api::{FailoverView, Phase};
+use understudy_core::contract::api::FailoverView;
 
 use super::failover::resolve;
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
     let (api, output) = (connection.client()?, connection.output());
     let id = resolve(&api, &which).await?;
     let view: FailoverView = api.get_as(&format!("failovers/{id}")).await?;
-    if view.phase == Phase::Restoring && !consent.given(lost(&view).trim_end_matches('.'))? {
+    if view.phase.hands_back() && !consent.given(lost(&view).trim_end_matches('.'))? {
         return output.done("nothing was changed");
     }
     let path = format!("failovers/{id}/restoration/stop");

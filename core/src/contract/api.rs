@@ -357,6 +357,12 @@ impl Phase {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Aborted)
     }
+
+    /// Whether recordings go to the server where they belong.
+    #[must_use]
+    pub fn hands_back(self) -> bool {
+        matches!(self, Self::Restoring | Self::Replacing)
+    }
 }
 
 /// One step of a failover, with its time, cause and evidence.
@@ -388,6 +394,9 @@ pub struct FailoverView {
     /// Whether it is a planned switch: neither server stops before the other films all that it films.
     #[serde(default)]
     pub planned: bool,
+    /// The recording server whose place `server` has taken for good in this failover.
+    #[serde(default)]
+    pub replaces: Option<ServerId>,
     /// What it waits for, in words; empty when for nothing.
     pub waits_for: String,
     /// When it was decided.
@@ -421,6 +430,34 @@ pub struct FailoverView {
     pub licenses_settled: bool,
     /// Its steps, oldest first.
     pub steps: Vec<Step>,
+}
+
+/// Who could take a recording server's place for good: `servers/{id}/replacement`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacementView {
+    /// The recording server.
+    pub server: ServerId,
+    /// The failover in the course of which it can be replaced.
+    pub failover: Option<FailoverId>,
+    /// Why it can't be replaced now, whoever would take its place; empty if it can.
+    pub refused: String,
+    /// Its failover server first, then the other recording servers.
+    pub candidates: Vec<ReplacementCandidate>,
+}
+
+/// One server that could take a recording server's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacementCandidate {
+    /// Which.
+    pub server: ServerId,
+    /// Its name, which it loses.
+    pub name: String,
+    /// What it is now: the failover server that stands in, or another recording server.
+    pub mode: crate::server::Mode,
+    /// Whether it is offered.
+    pub offered: bool,
+    /// What a person should know of it; why not, if it is not offered.
+    pub why: String,
 }
 
 /// One candidate of a selection.

@@ -165,6 +165,28 @@ pub enum Event {
         /// Which.
         server: ServerId,
     },
+    /// Another server has taken a recording server's place for good: name, cameras, settings and licences.
+    #[serde(rename = "server.replaced")]
+    ServerReplaced {
+        /// Whose place was taken: it is no server of the fleet any more.
+        server: ServerId,
+        /// Who took it.
+        successor: ServerId,
+        /// The name that it bears from now on.
+        server_name: String,
+        /// In the course of which failover.
+        failover: FailoverId,
+        /// Who asked for it.
+        by: String,
+    },
+    /// A server that is none of the fleet any more came back and filmed as before: it is told to stand down.
+    #[serde(rename = "server.returned")]
+    ServerReturned {
+        /// Which.
+        server: ServerId,
+        /// Who took its place; none if it was removed.
+        replaced_by: Option<ServerId>,
+    },
     /// A server refused an assignment of an epoch that it had, with other contents.
     #[serde(rename = "server.conflict")]
     ServerConflict {
@@ -244,6 +266,8 @@ impl Event {
             Self::ServerStorageDegraded { .. } => "server.storage_degraded",
             Self::ServerUnprotected { .. } => "server.unprotected",
             Self::ServerProtected { .. } => "server.protected",
+            Self::ServerReplaced { .. } => "server.replaced",
+            Self::ServerReturned { .. } => "server.returned",
             Self::ServerConflict { .. } => "server.conflict",
             Self::ServerMaintenanceBegun { .. } => "server.maintenance_begun",
             Self::ServerMaintenanceEnded { .. } => "server.maintenance_ended",
@@ -271,6 +295,8 @@ impl Event {
             | Self::ServerUnprotected { server, .. }
             | Self::ServerProtected { server }
             | Self::ServerConflict { server, .. }
+            | Self::ServerReplaced { server, .. }
+            | Self::ServerReturned { server, .. }
             | Self::ServerMaintenanceBegun { server, .. }
             | Self::ServerMaintenanceEnded { server, .. } => server.as_str(),
             Self::CameraLost { camera, .. } | Self::CameraRecovered { camera, .. } => camera.as_str(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     api::{
         CameraEdit, CameraView, DomainView, FailoverView, LicenseHappening, LicensesView, MaintenanceOrder,
-        Problem, Protection, ServerEdit, ServerView, StartMode,
+        Problem, Protection, ReplacementView, ServerEdit, ServerView, StartMode,
     },
     heartbeat::SealedBundle,
 };
@@ -127,6 +127,17 @@ pub enum OrchestratorRequest {
         /// Who asks.
         by: String,
     },
+    /// Who could take a recording server's place for good → `Replacement`.
+    GetReplacement(ServerId),
+    /// Has another server take a recording server's place for good → `Failover`. The same again is no error.
+    Replace {
+        /// Which recording server.
+        server: ServerId,
+        /// By which server; its failover server without it.
+        successor: Option<ServerId>,
+        /// Who asks.
+        by: String,
+    },
     /// A request again, with the token of the answer that said what it would lose → what the request answers.
     Confirmed {
         /// The token.
@@ -158,6 +169,8 @@ pub enum OrchestratorReply {
     Failovers(Vec<FailoverView>),
     /// One failover.
     Failover(Box<FailoverView>),
+    /// Who could take a recording server's place.
+    Replacement(ReplacementView),
     /// A bundle.
     Bundle(SealedBundle),
 }
@@ -194,6 +207,16 @@ pub enum LicenseRequest {
     GiveBack {
         /// The failover.
         failover: FailoverId,
+    },
+    /// Makes all keys of `from` those of `to`, for good; those that another failover server holds come back to `to`
+    /// → `Moved`. The same again is no error and does nothing.
+    Replace {
+        /// The failover: makes it happen once.
+        failover: FailoverId,
+        /// Whose they were.
+        from: ServerId,
+        /// Whose they are.
+        to: ServerId,
     },
 }
 

@@ -25,14 +25,14 @@ impl Failover {
         match self.phase {
             Phase::Selecting => self.seek(around, now),
             Phase::TakingOver | Phase::Serving => self.serve(around, now),
-            Phase::Restoring => match self.failed_again(around) {
+            Phase::Restoring | Phase::Replacing => match self.failed_again(around) {
                 true => self.take_over_again(around, now),
                 false => {
                     self.reason_cleared = true;
                     self.hand_back(around, now)
                 }
             },
-            Phase::Replacing | Phase::Completed | Phase::Aborted => {
+            Phase::Completed | Phase::Aborted => {
                 self.settle(around);
                 Vec::new()
             }

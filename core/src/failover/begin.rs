@@ -88,6 +88,7 @@ impl Failover {
             moves: Vec::new(),
             licenses_wait: String::new(),
             given_up: String::new(),
+            replaced: None,
             decided: Mark(Some(now.monotonic)),
             untaken_since: Mark(None),
             passed_over: 0,
@@ -144,7 +145,7 @@ impl Failover {
 
     /// A person ends it (G1). Asked again it changes nothing.
     pub fn stop(&mut self, by: &str, now: Moment) {
-        if self.phase == Phase::Restoring && self.again {
+        if self.phase.hands_back() && self.again {
             self.again = false;
             self.reason_cleared = true;
             self.note(self.phase, format!("{by} calls the new takeover off"), now);
@@ -166,7 +167,7 @@ impl Failover {
     /// # Errors
     /// If nothing is being synchronised.
     pub fn stop_restoration(&mut self, by: &str, now: Moment) -> Result<(), Problem> {
-        if self.phase != Phase::Restoring {
+        if !self.phase.hands_back() {
             return Err(Problem::conflict(format!(
                 "failover {} is not synchronising recordings: there is nothing to stop",
                 self.id
@@ -177,11 +178,7 @@ impl Failover {
             "" => "nothing is lost",
             lost => lost,
         };
-        self.note(
-            Phase::Restoring,
-            format!("{by} stops the synchronisation: {lost}"),
-            now,
-        );
+        self.note(self.phase, format!("{by} stops the synchronisation: {lost}"), now);
         self.drop_recordings();
         Ok(())
     }
@@ -267,7 +264,7 @@ impl Failover {
     /// # Errors
     /// If it is somewhere else.
     pub fn start_again(&mut self, cause: Cause, by: &str, now: Moment) -> Result<(), Problem> {
-        if self.phase != Phase::Restoring {
+        if !self.phase.hands_back() {
             return Err(Problem::conflict(format!(
                 "{} is failed over already (failover {})",
                 self.server, self.id

@@ -119,12 +119,12 @@ impl Failover {
                     holder.holding = Holding::Owes;
                 }
                 let what = format!("{} films again{without}; {stand_in} hands back", self.server);
-                self.note(Phase::Restoring, what, now);
+                self.note(self.handing_back(), what, now);
             }
             Failback::Remove => {
                 self.drop_recordings();
                 let what = format!("{} films again{without}; recordings are removed", self.server);
-                self.note(Phase::Restoring, what, now);
+                self.note(self.handing_back(), what, now);
             }
         }
         self.give_licenses_back();
@@ -162,7 +162,7 @@ impl Failover {
             self.source = Some(source.clone());
             self.progress = Progress::default();
             self.waits_for.clear();
-            self.note(Phase::Restoring, what, now);
+            self.note(self.phase, what, now);
             return Vec::new();
         }
         let waits_for = owing
@@ -225,6 +225,9 @@ impl Failover {
                 format!("it was stopped before everything was back: {}", self.given_up)
             }
             _ if self.failback == Failback::Remove => "the recordings are removed".to_owned(),
+            0 if self.replaced.is_some() => {
+                format!("everything is on {}, for good", self.server)
+            }
             0 => "everything is back; the copies are erased".to_owned(),
             n => format!("everything that can be had is back, {n} segment(s) could not be"),
         };
@@ -252,7 +255,7 @@ impl Failover {
         let Some(source) = self.source.clone() else {
             return Vec::new();
         };
-        if !speaks_of_this || report.epoch < assigned || self.phase != Phase::Restoring {
+        if !speaks_of_this || report.epoch < assigned || !self.phase.hands_back() {
             return Vec::new();
         }
         let moved = self.progress != report.progress;
@@ -281,7 +284,7 @@ impl Failover {
             self.fetching_waits.clear();
             self.set_holding(&source, Holding::Erases);
             self.note(
-                Phase::Restoring,
+                self.phase,
                 format!("{} has all that {source} had", self.server),
                 now,
             );
@@ -303,14 +306,14 @@ impl Failover {
         }
     }
 
-    /// Notes which failover servers have erased their copies.
+    /// Notes which failover servers have erased their copies, or made them their own.
     pub(super) fn settle(&mut self, around: &Around<'_>) {
         let id = self.id.clone();
         for (holder, side) in self.holders.iter_mut().zip(&around.holders) {
             let empty = side
                 .reached
                 .is_some_and(|report| !report.open.contains(&id) && !report.closed.contains(&id));
-            if holder.holding == Holding::Erases && empty {
+            if matches!(holder.holding, Holding::Erases | Holding::Keeps) && empty {
                 holder.holding = Holding::Done;
             }
         }

@@ -17,7 +17,10 @@ use crate::{
 pub struct LicenseMove {
     /// What the ledger knows it by.
     pub id: FailoverId,
-    /// The failover server that gets them.
+    /// Who has them before; without it the failover's recording server.
+    #[serde(default)]
+    pub from: Option<ServerId>,
+    /// Who gets them.
     pub to: ServerId,
     /// How far it is.
     pub state: MoveState,
@@ -35,6 +38,10 @@ pub enum MoveState {
     GivingBack,
     /// They are back.
     GivenBack,
+    /// The ledger has not said yet that they belong to whoever took the recording server's place.
+    Replacing,
+    /// They do.
+    Replaced,
 }
 
 impl Failover {
@@ -50,13 +57,18 @@ impl Failover {
         self.moves.iter().find_map(|each| match each.state {
             MoveState::Transferring => Some(LicenseRequest::Transfer {
                 failover: each.id.clone(),
-                from: self.server.clone(),
+                from: each.from.as_ref().unwrap_or(&self.server).clone(),
+                to: each.to.clone(),
+            }),
+            MoveState::Replacing => Some(LicenseRequest::Replace {
+                failover: each.id.clone(),
+                from: each.from.as_ref().unwrap_or(&self.server).clone(),
                 to: each.to.clone(),
             }),
             MoveState::GivingBack => Some(LicenseRequest::GiveBack {
                 failover: each.id.clone(),
             }),
-            MoveState::Transferred | MoveState::GivenBack => None,
+            MoveState::Transferred | MoveState::GivenBack | MoveState::Replaced => None,
         })
     }
 
@@ -69,7 +81,11 @@ impl Failover {
         let (from, to) = match (each.state, given_back) {
             (MoveState::Transferring, false) => {
                 each.state = MoveState::Transferred;
-                (server, each.to.clone())
+                (each.from.clone().unwrap_or(server), each.to.clone())
+            }
+            (MoveState::Replacing, false) => {
+                each.state = MoveState::Replaced;
+                (each.from.clone().unwrap_or(server), each.to.clone())
             }
             (MoveState::GivingBack, true) => {
                 each.state = MoveState::GivenBack;
@@ -102,13 +118,10 @@ impl Failover {
     /// The keys are to go to `to`.
     pub(super) fn move_licenses(&mut self, to: &ServerId) {
         self.give_licenses_back();
-        let id = match self.moves.len() {
-            0 => self.id.clone(),
-            // Ids are 64 characters at most; the shell's are far shorter.
-            before => FailoverId::new(format!("{}-{}", self.id, before + 1)).unwrap_or(self.id.clone()),
-        };
+        let id = self.next_move();
         self.moves.push(LicenseMove {
             id,
+            from: Some(self.server.clone()),
             to: to.clone(),
             state: MoveState::Transferring,
         });

@@ -11,6 +11,7 @@ mod handing_back;
 mod licenses;
 pub mod overlay;
 pub(crate) mod planned;
+mod replacement;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,7 @@ pub use self::{
     begin::Beginning,
     handing_back::RETURN_PATIENCE,
     licenses::{LicenseMove, MoveState},
+    replacement::Replacement,
 };
 use crate::{
     contract::{
@@ -118,6 +120,9 @@ pub struct Failover {
     /// What was given up of the recordings, in words; empty when nothing was.
     #[serde(default)]
     pub given_up: String,
+    /// Another server has taken the recording server's place for good, and is [`Failover::server`] since (H1).
+    #[serde(default)]
+    pub replaced: Option<Replacement>,
     #[serde(skip)]
     decided: Mark,
     /// Since when the failover server has been without its assignment.
@@ -162,6 +167,8 @@ pub enum Holding {
     Owes,
     /// It is to erase its recordings: they arrived, or were dropped by the policy or by a person.
     Erases,
+    /// It has taken the recording server's place for good: its recordings are to become its own.
+    Keeps,
     /// It said that it has none any more.
     Done,
 }
@@ -284,6 +291,7 @@ impl Failover {
             reason: self.reason.clone(),
             reason_cleared: self.reason_cleared,
             planned: self.planned,
+            replaces: self.replaced.as_ref().map(|replaced| replaced.original.clone()),
             waits_for: self.waits_for.clone(),
             started_at: self.started_at,
             ended_at: self.ended_at,

@@ -13,7 +13,7 @@ use super::Failover;
 use crate::{
     camera::Camera,
     contract::api::{CameraField, ChangeKind, Offer, OfferState, TemporaryChange},
-    ids::CameraId,
+    ids::{CameraId, ServerId},
     settings::Bundle,
 };
 
@@ -82,6 +82,17 @@ impl Overlay {
             identity: before.identity.clone(),
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             cameras: cameras.into_values().collect(),
+        }
+    }
+
+    /// Another server has taken the recording server's place: the cameras are its own.
+    pub(crate) fn belongs_to(&mut self, server: &ServerId) {
+        for change in self.cameras.values_mut() {
+            match change {
+                Change::Added(camera) => camera.server.clone_from(server),
+                Change::Edited(edited) => edited.camera.server.clone_from(server),
+                Change::Removed => {}
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{Effect, Fleet, Record, Settings};
 use crate::{
     assignment::{Assignment, Epoch, Films, Restore, Role},
-    contract::{api::Phase, heartbeat::ServerReport},
+    contract::heartbeat::ServerReport,
     failover::{Failover, Holding},
     ids::{FailoverId, ServerId},
     policy::{Pairing, Range},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often an assignment is sent again to a server that is heard without it.
-const REPUBLISH: Duration = Duration::from_secs(2);
+pub(super) const REPUBLISH: Duration = Duration::from_secs(2);
 /// How often settings are sent again to a server that is heard without them.
 const STAGE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -34,7 +34,7 @@ impl Fleet {
         let stands = self
             .assignments
             .get(server)
-            .is_some_and(|current| current.role == role && erase.is_subset(&current.erase));
+            .is_some_and(|current| covers(&current.role, &role) && erase.is_subset(&current.erase));
         if stands && !in_any_case {
             return;
         }
@@ -64,7 +64,7 @@ impl Fleet {
     }
 
     /// Epochs are persisted before use: the record comes before whatever bears it, in the same transaction.
-    fn next_epoch(&mut self) -> Epoch {
+    pub(super) fn next_epoch(&mut self) -> Epoch {
         self.epoch = self.epoch.next();
         self.save(Record::Epoch(self.epoch));
         self.epoch
@@ -79,14 +79,16 @@ impl Fleet {
 
     /// A last word to a server that is removed: it stands down, and keeps its archive but for what a person said
     /// to drop.
-    pub(super) fn stand_down(&mut self, server: &ServerId) {
+    pub(super) fn stand_down(&mut self, server: &ServerId) -> Assignment {
         let epoch = self.next_epoch();
-        self.out.push(Effect::Assign(Assignment {
+        let assignment = Assignment {
             server: server.clone(),
             epoch,
             role: Role::Standby,
             erase: self.to_be_erased(server),
-        }));
+        };
+        self.out.push(Effect::Assign(assignment.clone()));
+        assignment
     }
 
     /// What a server is to be, by the state of the failovers; none for one that takes no part.
@@ -121,14 +123,12 @@ impl Fleet {
             disabled: failover.map(Failover::left_by_original).unwrap_or_default(),
             failover: None,
             restore: failover.and_then(|failover| self.restore_from(failover)),
+            keep: self.holding_in(server, Holding::Keeps),
         }))
     }
 
     fn restore_from(&self, failover: &Failover) -> Option<Restore> {
-        let source = failover
-            .source
-            .as_ref()
-            .filter(|_| failover.phase == Phase::Restoring)?;
+        let source = failover.source.as_ref().filter(|_| failover.phase.hands_back())?;
         Some(Restore {
             failover: failover.id.clone(),
             source: source.clone(),
@@ -152,11 +152,12 @@ impl Fleet {
                     .unwrap_or_default(),
                 failover: Some(failover.id.clone()),
                 restore: None,
+                keep: BTreeSet::new(),
             }),
             Some((failover, Holding::Owes)) => Role::HandsBack {
                 failover: failover.id.clone(),
             },
-            Some((_, Holding::Erases | Holding::Done)) | None => Role::Standby,
+            Some((_, Holding::Erases | Holding::Keeps | Holding::Done)) | None => Role::Standby,
         }
     }
 
@@ -167,10 +168,15 @@ impl Fleet {
     }
 
     fn to_be_erased(&self, server: &ServerId) -> BTreeSet<FailoverId> {
+        self.holding_in(server, Holding::Erases)
+    }
+
+    /// The failovers in which a server has that part.
+    fn holding_in(&self, server: &ServerId, part: Holding) -> BTreeSet<FailoverId> {
         self.unsettled
             .iter()
             .filter_map(|id| self.failovers.get(id))
-            .filter(|failover| failover.holding(server) == Some(Holding::Erases))
+            .filter(|failover| failover.holding(server) == Some(part))
             .map(|failover| failover.id.clone())
             .collect()
     }
@@ -207,9 +213,13 @@ impl Fleet {
             let bears = report.identity.as_ref();
             bears.is_some() && own.is_some_and(|own| own.role.identity() != bears)
         });
-        let Some(seen) = above.or(conflict).or(contradicted) else {
-            return;
-        };
+        if let Some(seen) = above.or(conflict).or(contradicted) {
+            self.begin_term(seen, now);
+        }
+    }
+
+    /// Everything is told anew, by epochs above one that can't be relied on.
+    pub(super) fn begin_term(&mut self, seen: Epoch, now: Moment) {
         self.epoch = Epoch::next_term(seen.max(self.epoch));
         self.save(Record::Epoch(self.epoch));
         for server in self.members.keys().cloned().collect::<Vec<_>>() {
@@ -248,7 +258,9 @@ impl Fleet {
             report.is_some_and(|report| report.closed.contains(failover) || report.open.contains(failover))
         };
         let otherwise = match &assignment.role {
-            Role::Films(films) => runs.is_some_and(|runs| *runs != films.settings),
+            Role::Films(films) => {
+                runs.is_some_and(|runs| *runs != films.settings) || films.keep.iter().any(has)
+            }
             Role::Erases { .. } => report.is_some_and(|report| report.erased.is_none()),
             Role::Standby | Role::HandsBack { .. } => runs.is_some(),
         };
@@ -294,7 +306,7 @@ impl Fleet {
         }
     }
 
-    fn stage(&mut self, server: &ServerId, settings: &Settings, now: Moment) {
+    pub(super) fn stage(&mut self, server: &ServerId, settings: &Settings, now: Moment) {
         let Some(member) = self.members.get_mut(server) else {
             return;
         };
@@ -358,5 +370,19 @@ impl Fleet {
                 Some(Pairing::Servers(chosen)) => chosen.contains(stand_in),
                 None => false,
             }
+    }
+}
+
+/// Whether a server that has been given one role need not be given the other: what it was to keep, it has kept.
+fn covers(given: &Role, wanted: &Role) -> bool {
+    match (given, wanted) {
+        (Role::Films(given), Role::Films(wanted)) => {
+            let rest = Films {
+                keep: given.keep.clone(),
+                ..wanted.clone()
+            };
+            wanted.keep.is_subset(&given.keep) && *given == rest
+        }
+        _ => given == wanted,
     }
 }

@@ -38,6 +38,7 @@ impl Fleet {
 
     fn enrol(&mut self, server: Server, now: Moment) {
         let id = server.id.clone();
+        self.take_back(&id);
         self.save(Record::Server(server.clone()));
         let mode = server.mode;
         if mode == Mode::Failover {
@@ -71,44 +72,20 @@ impl Fleet {
             return Err(Problem::not_found("server", id));
         }
         self.interrupt_failover_of(id, now)?;
-        self.stand_down(id);
-        self.forget_holder(id);
         let owned: Vec<CameraId> = self.cameras_of(id).map(|camera| camera.id.clone()).collect();
         for camera in &owned {
             self.cameras.remove(camera);
             self.delete("camera", camera.as_str());
         }
-        for kind in [
-            "server",
-            "protection",
-            "assignment",
-            "last_used",
-            "heard",
-            "dismissed",
-            "erasing",
-            "maintenance",
-        ] {
-            self.delete(kind, id.as_str());
-        }
-        self.members.remove(id);
-        self.stand_ins.remove(id);
-        self.settings.remove(id);
-        self.overlays.remove(id);
-        self.protections.remove(id);
-        self.assignments.remove(id);
-        self.last_used.remove(id);
-        self.dismissed.remove(id);
-        self.erasing.remove(id);
-        self.maintenance.remove(id);
-        self.unpair(id);
+        self.part_with(id, None, now);
         Ok(Reply::Done)
     }
 
     /// A removed failover server's copies are nobody's business any more.
-    fn forget_holder(&mut self, id: &ServerId) {
+    pub(super) fn forget_holder(&mut self, id: &ServerId) {
         let erasing: Vec<_> = self
             .unsettled_failovers()
-            .filter(|failover| failover.holding(id) == Some(Holding::Erases))
+            .filter(|failover| matches!(failover.holding(id), Some(Holding::Erases | Holding::Keeps)))
             .cloned()
             .collect();
         for mut failover in erasing {

@@ -6,7 +6,6 @@ use super::{Effect, Fleet, Record};
 use crate::{
     assignment::Role,
     contract::{
-        api::Phase,
         event::Event,
         heartbeat::{RestorationReport, ServerReport},
         rpc::LicenseRequest,
@@ -260,7 +259,7 @@ impl Fleet {
             return;
         };
         let restores = matches!(&assignment.role, Role::Films(films) if films.restore.is_some());
-        if !restores || failover.phase != Phase::Restoring {
+        if !restores || !failover.phase.hands_back() {
             return;
         }
         let events = failover.restoration(report, assignment.epoch, now);
@@ -275,10 +274,15 @@ impl Fleet {
         let Some(request) = self.failovers.get(id).and_then(Failover::license_request) else {
             return;
         };
-        let (LicenseRequest::Transfer { failover, .. } | LicenseRequest::GiveBack { failover }) = &request
+        let (LicenseRequest::Transfer { failover, .. }
+        | LicenseRequest::Replace { failover, .. }
+        | LicenseRequest::GiveBack { failover }) = &request
         else {
             return;
         };
+        if self.waits_for_keys(id, &request) {
+            return;
+        }
         let recently = self
             .asked
             .get(failover)
@@ -287,6 +291,19 @@ impl Fleet {
             self.asked.insert(failover.clone(), now.monotonic);
             self.out.push(Effect::License(request));
         }
+    }
+
+    /// Whether a server's keys are not its own yet, since it has only just taken another's place: an earlier failover
+    /// has still to say so, or they would be moved on before they have come.
+    fn waits_for_keys(&self, id: &FailoverId, request: &LicenseRequest) -> bool {
+        let (LicenseRequest::Transfer { from, .. } | LicenseRequest::Replace { from, .. }) = request else {
+            return false;
+        };
+        let order = |failover: &Failover| (failover.started_at, failover.id.clone());
+        let own = self.failovers.get(id).map(order);
+        self.unsettled_failovers()
+            .filter(|other| own.as_ref().is_some_and(|own| order(other) < *own))
+            .any(|other| other.takes_keys_for(from))
     }
 
     pub(super) fn licenses_moved(&mut self, id: &FailoverId, given_back: bool, devices: u32, now: Moment) {

@@ -11,10 +11,12 @@ mod confirm;
 mod edits;
 mod events;
 mod failovers;
+mod gone;
 mod maintenance;
 mod modes;
 mod overlay;
 mod records;
+mod replacement;
 mod requests;
 mod servers;
 mod triggers;
@@ -25,7 +27,10 @@ use std::{
     sync::Arc,
 };
 
-pub use self::records::{Record, RecordKey};
+pub use self::{
+    gone::{Gone, Replaced, Vacancy},
+    records::{Record, RecordKey},
+};
 use crate::{
     assignment::{Assignment, Epoch},
     camera::Camera,
@@ -123,6 +128,10 @@ pub struct Fleet {
     maintenance: BTreeMap<ServerId, Ongoing>,
     /// Servers that are to erase everything they have, and have not said yet that they did.
     erasing: BTreeMap<ServerId, ErasureId>,
+    /// Servers that are none of the fleet any more.
+    gone: BTreeMap<ServerId, Gone>,
+    /// When each of those was last told to stand down.
+    told: BTreeMap<ServerId, Monotonic>,
     epoch: Epoch,
     /// The settings of each recording server as they are now.
     settings: BTreeMap<ServerId, Arc<Settings>>,
@@ -231,6 +240,10 @@ impl Fleet {
                 Record::Erasing(server, erasure) => {
                     fleet.erasing.insert(server, erasure);
                 }
+                Record::Gone(gone) => {
+                    fleet.epoch = fleet.epoch.max(gone.assignment.epoch);
+                    fleet.gone.insert(gone.server.clone(), gone);
+                }
                 Record::Dismissed(server, kind) => {
                     fleet.dismissed.insert(server, kind);
                 }
@@ -316,6 +329,11 @@ impl Fleet {
         let holder = stand_in.map_or(identity, |holder| &holder.server);
         let assignment = self.assignments.get(holder)?;
         (assignment.role.identity() == Some(identity)).then(|| (holder.clone(), assignment.epoch))
+    }
+
+    /// Servers that are none of the fleet any more.
+    pub fn gone(&self) -> impl Iterator<Item = &Gone> {
+        self.gone.values()
     }
 
     /// The newest epoch given out.

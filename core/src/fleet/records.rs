@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Gone;
 use crate::{
     assignment::{Assignment, Epoch},
     camera::Camera,
@@ -38,6 +39,8 @@ pub enum Record {
     Dismissed(ServerId, ReasonKind),
     /// A server is in maintenance.
     Maintenance(ServerId, Maintenance),
+    /// A server is none of the fleet any more.
+    Gone(Gone),
 }
 
 /// What tells records apart.
@@ -74,6 +77,7 @@ impl Record {
             Self::Erasing(server, _) => ("erasing", server.as_str()),
             Self::Dismissed(server, _) => ("dismissed", server.as_str()),
             Self::Maintenance(server, _) => ("maintenance", server.as_str()),
+            Self::Gone(gone) => ("gone", gone.server.as_str()),
         };
         RecordKey::new(kind, id)
     }

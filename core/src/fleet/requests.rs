@@ -39,6 +39,7 @@ impl Fleet {
             | Request::ListCameras
             | Request::ListFailovers
             | Request::GetProtection(_)
+            | Request::GetReplacement(_)
             | Request::GetFailover(_) => return (self.show(&request, now), Vec::new()),
             Request::AddServer(server) => self.add_server(server, now),
             Request::EditServer { server, edit } => self.edit_server(&server, edit, &fresh, now),
@@ -66,6 +67,11 @@ impl Fleet {
                 };
                 self.start_failover(&server, by_hand, fresh, now)
             }
+            Request::Replace {
+                server,
+                successor,
+                by,
+            } => self.replace_server(&server, successor.as_ref(), &by, now),
             Request::StopFailover { server, by } => self.stop_failover(&server, &by, now),
             Request::StopRestoration { failover, by } => self.stop_restoration(&failover, &by, now),
             Request::AnswerOffers {
@@ -99,6 +105,7 @@ impl Fleet {
                 self.recording_server(server)?;
                 Reply::Protection(self.protections.get(server).cloned().unwrap_or_default())
             }
+            Request::GetReplacement(server) => self.replacement_of(server, now)?,
             Request::GetFailover(id) => {
                 let failover = self.failovers.get(id);
                 let failover = failover.ok_or_else(|| Problem::not_found("failover", id))?;

@@ -196,6 +196,9 @@ impl Fleet {
     }
 
     pub(super) fn reported(&mut self, report: ServerReport, now: Moment) {
+        if !self.members.contains_key(&report.server) {
+            return self.reported_by_gone(&report, now);
+        }
         if !self.is_news(&report) {
             return;
         }

@@ -17,7 +17,9 @@ use crate::{
 
 impl Fleet {
     pub(super) fn domain_views(&self) -> Vec<DomainView> {
-        coverage::domains(self.servers())
+        let mut domains = coverage::domains(self.servers());
+        self.show_vacancies(&mut domains);
+        domains
     }
 
     pub(super) fn server_views(&self, now: Moment) -> Vec<ServerView> {
@@ -73,7 +75,7 @@ impl Fleet {
             .any(|candidate| candidate.unavailable.is_none())
     }
 
-    fn state_of(&self, member: &Member, now: Moment) -> ServerState {
+    pub(super) fn state_of(&self, member: &Member, now: Moment) -> ServerState {
         let id = &member.server.id;
         let heard = member.trigger.is_heard(now.monotonic);
         let sick = member.trigger.observation().is_some_and(|seen| {
@@ -149,6 +151,7 @@ impl Fleet {
                 maintenance.why, maintenance.by
             ));
         }
+        warnings.extend(self.warnings_of_gone(&server.id));
         if server.mode == Mode::Recording {
             self.warn_of_pairing(member, cameras, &mut warnings);
             // While somebody stands in for it, that nobody else could is no news.

@@ -46,6 +46,15 @@ pub enum Move {
         /// For how many devices.
         devices: u32,
     },
+    /// The keys belong to another server, for good.
+    Replaced {
+        /// Whose they were.
+        from: ServerId,
+        /// Whose they are.
+        to: ServerId,
+        /// For how many devices.
+        devices: u32,
+    },
     /// The keys were given back, or never moved and never will be.
     GivenBack {
         /// For how many devices.
@@ -167,6 +176,11 @@ impl Ledger {
                 from: before,
                 to: receiver,
                 devices,
+            })
+            | Some(Move::Replaced {
+                from: before,
+                to: receiver,
+                devices,
             }) => {
                 return if (before, receiver) == (from, to) {
                     Ok((*devices, Vec::new()))
@@ -223,6 +237,49 @@ impl Ledger {
         let mut changes: Vec<Change> = back.into_iter().map(|entry| self.save(entry)).collect();
         changes.push(self.remember(failover, Move::GivenBack { devices }));
         (devices, changes)
+    }
+
+    /// Makes the keys that are `from`'s own those of `to`, once for each failover; answers for how many devices. What
+    /// somebody else holds for a failover stays there, and comes back to `to`.
+    ///
+    /// # Errors
+    /// If this failover moved keys between other servers.
+    pub fn replace(
+        &mut self,
+        failover: &FailoverId,
+        from: &ServerId,
+        to: &ServerId,
+    ) -> Result<(u32, Vec<Change>), LicenseError> {
+        if self.moves.contains_key(failover) {
+            // Of what was done before, only the same again is no error.
+            return self.transfer(failover, from, to);
+        }
+        let owned = |entry: &&Entry| entry.owner == *from;
+        let replaced: Vec<Entry> = self
+            .keys
+            .values()
+            .filter(owned)
+            .map(|entry| {
+                let moved = entry.holder != *from && entry.holder != *to;
+                Entry {
+                    payload: entry.payload.clone(),
+                    holder: if moved { &entry.holder } else { to }.clone(),
+                    owner: to.clone(),
+                    moved_by: entry.moved_by.clone().filter(|_| moved),
+                }
+            })
+            .collect();
+        let devices = devices_of(&replaced);
+        let mut changes: Vec<Change> = replaced.into_iter().map(|entry| self.save(entry)).collect();
+        changes.push(self.remember(
+            failover,
+            Move::Replaced {
+                from: from.clone(),
+                to: to.clone(),
+                devices,
+            },
+        ));
+        Ok((devices, changes))
     }
 
     /// The ledger as it is shown.

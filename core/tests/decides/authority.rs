@@ -43,6 +43,7 @@ fn assignment(server: &str, number: u64, bears: bool) -> Assignment {
         disabled: BTreeSet::new(),
         failover: None,
         restore: None,
+        keep: BTreeSet::new(),
     };
     Assignment {
         server: id(server),

@@ -11,6 +11,7 @@ mod overlay;
 mod planned;
 mod presence;
 mod reconcile;
+mod replacement;
 mod requests;
 mod restoration;
 mod rig;

@@ -58,6 +58,7 @@ fn films(identity: &str, n: u32) -> Role {
         disabled: BTreeSet::new(),
         failover: Some(failover(n)),
         restore: None,
+        keep: BTreeSet::new(),
     })
 }
 
@@ -321,4 +322,83 @@ proptest! {
             }
         }
     }
+}
+
+fn films_as(identity: &str, n: Option<u32>, cameras_of: &str, keep: &[u32]) -> (Role, Bundle) {
+    let bundle = Bundle {
+        identity: server_id(identity),
+        ..bundle(cameras_of)
+    };
+    let Role::Films(films) = films("recorder-1", 1) else {
+        unreachable!("it films")
+    };
+    let films = Films {
+        identity: server_id(identity),
+        settings: bundle.hash(),
+        failover: n.map(failover),
+        keep: keep.iter().map(|n| failover(*n)).collect(),
+        ..films
+    };
+    (Role::Films(films), bundle)
+}
+
+#[test]
+fn h1_h3_a_failover_server_that_takes_the_place_films_on_and_makes_what_it_has_its_own() {
+    // Given a failover server that films,
+    let (mut reconciler, _) = started(Some(assignment(5, films("recorder-1", 1))), &[]);
+    let camera = bundle("recorder-1").cameras[0].id.clone();
+    reconciler.step(Input::Camera(camera.clone(), CameraStatus::Recording), at(10));
+    // when it becomes the recording server, and its new settings are not here yet,
+    let (role, settings) = films_as("failover-1", None, "recorder-1", &[1]);
+    let effects = reconciler.step(Input::Heard(assignment(6, role)), at(20));
+    // then it films on by the old ones, and bears neither identity;
+    assert!(!effects.contains(&Effect::StopFilming), "{effects:?}");
+    assert_eq!(report(&reconciler).identity, None);
+    assert!(report(&reconciler).open.contains(&failover(1)));
+    // once they are, no camera begins anew, and what it recorded is closed and kept.
+    let effects = reconciler.step(Input::BundleStored(settings), at(30));
+    assert!(!effects.contains(&Effect::StopFilming), "{effects:?}");
+    assert!(
+        matches!(&effects[0], Effect::Film(film) if film.failover.is_none()),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1], Effect::CloseSegments(failover(1)));
+    let now = report(&reconciler);
+    assert_eq!(now.identity, Some(me()));
+    assert_eq!(now.cameras.get(&camera), Some(&CameraStatus::Recording));
+    assert!(now.open.contains(&failover(1)));
+    let effects = reconciler.step(Input::Closed(failover(1)), at(40));
+    assert!(effects.contains(&Effect::Keep(failover(1))), "{effects:?}");
+    assert!(report(&reconciler).closed.contains(&failover(1)));
+    assert_eq!(reconciler.step(Input::Tick, at(50)), [], "once");
+    reconciler.step(Input::Kept(failover(1)), at(60));
+    let now = report(&reconciler);
+    assert!(now.open.is_empty() && now.closed.is_empty());
+}
+
+#[test]
+fn h1_h3_what_it_has_is_kept_after_a_restart_too() {
+    let (role, settings) = films_as("failover-1", None, "recorder-1", &[1]);
+    let persisted = Persisted {
+        assignment: Some(assignment(6, role)),
+        outlived: None,
+    };
+    let held = [failover(1), failover(2)].into();
+    let (_, effects) = Reconciler::start(me(), persisted, [settings], held, at(0));
+    assert!(effects.contains(&Effect::Keep(failover(1))));
+    assert!(
+        !effects.contains(&Effect::Keep(failover(2))),
+        "nobody spoke of that"
+    );
+}
+
+#[test]
+fn h1_a_failover_server_films_on_for_the_server_that_takes_the_place() {
+    let (mut reconciler, _) = started(Some(assignment(5, films("recorder-1", 1))), &[]);
+    let (role, settings) = films_as("recorder-9", Some(1), "recorder-1", &[]);
+    reconciler.step(Input::BundleStored(settings), at(10));
+    let effects = reconciler.step(Input::Heard(assignment(6, role)), at(20));
+    let stops = |effect: &Effect| matches!(effect, Effect::StopFilming | Effect::CloseSegments(_));
+    assert!(!effects.iter().any(stops), "{effects:?}");
+    assert_eq!(report(&reconciler).identity, Some(server_id("recorder-9")));
 }

@@ -475,6 +475,18 @@ impl Index {
             .collect())
     }
 
+    /// What `own` recorded for a failover was recorded for none.
+    pub(super) fn keep(&self, failover: &FailoverId, own: &ServerId) -> Answer<usize> {
+        self.with(|connection| {
+            let recorded = segments::table
+                .filter(segments::failover.eq(failover.as_str()))
+                .filter(segments::recorded_by.eq(own.as_str()));
+            diesel::update(recorded)
+                .set(segments::failover.eq(None::<String>))
+                .execute(connection)
+        })
+    }
+
     /// Whether anything is filmed, or was and may still be without a row.
     pub(super) fn films(&self) -> Answer<bool> {
         self.with(|connection| {

@@ -232,6 +232,18 @@ impl Archive {
         self.blocking(move |archive| archive.erase(&failover)).await
     }
 
+    /// Makes what this server recorded for a failover its own, as if it had recorded it for nobody else, and says how
+    /// many segments that were: nobody will fetch it, and retention treats it like the rest. Doing it twice is the
+    /// same.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Index`].
+    pub async fn keep(&self, failover: &FailoverId) -> Result<usize, ArchiveError> {
+        let failover = failover.clone();
+        self.blocking(move |archive| archive.index.keep(&failover, &archive.server))
+            .await
+    }
+
     /// Deletes what breaks the limits of `cameras`, then the oldest of all until `free_bytes` are free on the
     /// volume, damaged ones that were put aside first. Cameras that are not named keep what they have.
     ///

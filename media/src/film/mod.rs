@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -46,6 +46,8 @@ const CLOSING: Duration = Duration::from_secs(30);
 const MENDING: Duration = Duration::from_secs(1);
 /// How often what was written is made durable: what a power cut can cost is twice that.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody still writes for what was filmed before.
+const LEAVING: Duration = Duration::from_millis(100);
 /// After a panic in a camera's task, before it is started again.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
@@ -149,6 +151,7 @@ impl Studio {
             recorded: false,
             failover: None,
             noted: CancellationToken::new(),
+            in_use: Arc::default(),
         };
         let inner = Arc::new(Inner {
             config,
@@ -196,8 +199,23 @@ impl Studio {
             } else {
                 before.noted.clone()
             },
+            in_use: if changed {
+                Arc::default()
+            } else {
+                Arc::clone(&before.in_use)
+            },
         });
         inner.purpose.send_replace(Arc::clone(&purpose));
+        // What was filmed for something else is filmed on: each camera cuts at its next key frame.
+        if changed && running.noted.is_some() {
+            let (archive, begun) = (inner.recorder.archive.clone(), inner.recorder.archive.filmings());
+            let over = end_purpose(Arc::downgrade(&before.in_use), archive, begun);
+            let until = inner.closed.clone();
+            inner
+                .always
+                .spawn(async move { until.run_until_cancelled(over).await });
+        }
+        drop(before);
         running.cameras.retain(|id, filmed| {
             let stays = wanted
                 .get(id)
@@ -310,9 +328,13 @@ impl Studio {
     pub async fn snapshot(&self, camera: &CameraId) -> Result<Segment, SnapshotError> {
         let fanout = self.fanout(camera).ok_or(SnapshotError::NoPicture)?;
         let frame = fanout.key_frame().ok_or(SnapshotError::NoPicture)?;
-        let failover = self.inner.purpose.borrow().failover.clone();
+        // Held for as long as the picture is written.
+        let purpose = Arc::clone(&self.inner.purpose.borrow());
+        let failover = purpose.failover.clone();
         let shared = &self.inner.recorder;
-        snapshot::keep(&shared.archive, camera.clone(), frame, failover, &shared.disk).await
+        let kept = snapshot::keep(&shared.archive, camera.clone(), frame, failover, &shared.disk).await;
+        drop(purpose);
+        kept
     }
 }
 
@@ -371,6 +393,17 @@ async fn close_all(at_work: AtWork, archive: Archive, begun: usize, patience: Du
     }
     if !waited.is_zero() {
         tracing::info!("all segments are closed at last");
+    }
+}
+
+/// Ends a purpose in the index once nobody writes for it any more.
+async fn end_purpose(in_use: Weak<()>, archive: Archive, begun: usize) {
+    while in_use.strong_count() > 0 {
+        tokio::time::sleep(LEAVING).await;
+    }
+    while let Err(error) = archive.end_filming(begun).await {
+        tracing::error!(%error, "it can't be noted yet that all segments are closed");
+        tokio::time::sleep(MENDING).await;
     }
 }
 

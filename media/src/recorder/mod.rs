@@ -40,7 +40,7 @@ pub(crate) struct Shared {
 /// See [`Shared::given_up`]: some ten seconds of ninety cameras of 2 Mbit/s.
 pub(crate) const GIVEN_UP_KIB: usize = 256 * 1024;
 
-/// For what it is filmed.
+/// For what it is filmed. Whoever still writes for it holds it, so that it is over when nobody does any more.
 #[derive(Clone, Debug)]
 pub(crate) struct Purpose {
     /// Whether anything is recorded.
@@ -49,6 +49,8 @@ pub(crate) struct Purpose {
     pub(crate) failover: Option<FailoverId>,
     /// Cancelled once it is durable in the index that it is filmed for that: the first file waits for it.
     pub(crate) noted: CancellationToken,
+    /// Shared by all that is filmed for the same, in whatever range.
+    pub(crate) in_use: Arc<()>,
 }
 
 /// What the recorder of one camera has to say.
@@ -99,7 +101,7 @@ impl Recorder {
     }
 
     /// Takes a frame. Up to the first key frame they are dropped.
-    pub(crate) fn take(&mut self, frame: &Frame, purpose: &Purpose) {
+    pub(crate) fn take(&mut self, frame: &Frame, purpose: &Arc<Purpose>) {
         match frame {
             Frame::Video(frame) => self.take_video(frame, purpose),
             Frame::Audio(frame) => {
@@ -110,7 +112,7 @@ impl Recorder {
         }
     }
 
-    fn take_video(&mut self, frame: &VideoFrame, purpose: &Purpose) {
+    fn take_video(&mut self, frame: &VideoFrame, purpose: &Arc<Purpose>) {
         if frame.key
             && self
                 .current
@@ -134,7 +136,7 @@ impl Recorder {
     /// Whether a key frame begins a new segment.
     fn is_over(&self, writer: &Writer, frame: &VideoFrame, purpose: &Purpose) -> bool {
         writer.age(frame) >= self.first.unwrap_or(self.shared.segment)
-            || writer.failover != purpose.failover
+            || writer.purpose.failover != purpose.failover
             || *writer.format != *frame.format
     }
 
@@ -212,8 +214,10 @@ mod tests {
             recorded: true,
             failover: None,
             noted: CancellationToken::new(),
+            in_use: Arc::default(),
         };
         purpose.noted.cancel();
+        let purpose = Arc::new(purpose);
         let mut begin = None;
         let mut pushed = 0;
         let mut heard = Duration::ZERO;

@@ -36,7 +36,7 @@ pub(super) struct Writer {
     waiting_bytes: usize,
     pub(super) opened: Option<Opened>,
     pub(super) format: Arc<VideoFormat>,
-    pub(super) failover: Option<FailoverId>,
+    pub(super) purpose: Arc<Purpose>,
     begin: Duration,
     wall: Timestamp,
     last: Duration,
@@ -55,7 +55,7 @@ pub(super) struct Opened {
 }
 
 impl Writer {
-    pub(super) fn begin(recorder: &Recorder, frame: &VideoFrame, purpose: &Purpose) -> Self {
+    pub(super) fn begin(recorder: &Recorder, frame: &VideoFrame, purpose: &Arc<Purpose>) -> Self {
         let (ready, opening) = oneshot::channel();
         let writer = Self {
             opening: Some(opening),
@@ -63,7 +63,7 @@ impl Writer {
             waiting_bytes: 0,
             opened: None,
             format: Arc::clone(&frame.format),
-            failover: purpose.failover.clone(),
+            purpose: Arc::clone(purpose),
             begin: frame.at,
             wall: frame.wall,
             last: Duration::ZERO,
@@ -75,10 +75,10 @@ impl Writer {
         };
         let (shared, camera, wall) = (writer.shared.clone(), writer.camera.clone(), writer.wall);
         let (format, audio) = (Arc::clone(&writer.format), recorder.audio.clone());
-        let (progress, noted, number) = (recorder.progress.clone(), purpose.noted.clone(), recorder.begun);
-        let failover = writer.failover.clone();
+        let (progress, purpose, number) = (recorder.progress.clone(), Arc::clone(purpose), recorder.begun);
+        let failover = purpose.failover.clone();
         recorder.shared.closing.spawn(async move {
-            noted.cancelled().await;
+            purpose.noted.cancelled().await;
             let (events, receiver) = mpsc::channel(3);
             let archive = shared.archive.clone();
             let opening = move || {
@@ -210,7 +210,8 @@ impl Writer {
                 .is_ok_and(|said| said.unwrap_or(false));
             let length = i64::try_from((self.last + self.step).as_millis()).unwrap_or(0);
             let end = next.unwrap_or(Timestamp(file.start.as_millis() + length));
-            let (shared, camera, failover) = (self.shared.clone(), self.camera, self.failover);
+            let (shared, camera, failover) =
+                (self.shared.clone(), self.camera, self.purpose.failover.clone());
             let path = file.path.clone();
             let closed = on_disk(&self.shared, move || {
                 close(&shared.archive, file, pipeline, whole, camera, failover, end)
@@ -218,6 +219,8 @@ impl Writer {
             if closed.await.is_none() {
                 self.shared.archive.leave(&path);
             }
+            // Held up to here: only now nothing of it is written any more.
+            drop(self.purpose);
         });
     }
 }

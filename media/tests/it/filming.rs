@@ -236,3 +236,42 @@ async fn a_snapshot_is_a_picture_in_the_archive() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h3_what_was_filmed_for_a_failover_becomes_the_servers_own_without_a_frame_lost() -> anyhow::Result<()>
+{
+    // Given a server that films for a failover,
+    let rig = Rig::start(SimulatorConfig::default()).await?;
+    rig.film_for(Some(failover("f-1")), rig.cameras(1)).await;
+    rig.until_segments(1, 1).await?;
+    assert!(rig.archive.films_for(&failover("f-1")).await?);
+    // when it films on for itself,
+    rig.film(rig.cameras(1)).await;
+    // then nothing is filmed for the failover after a while, though it never stopped,
+    let end = tokio::time::Instant::now() + crate::rig::DEADLINE;
+    while rig.archive.films_for(&failover("f-1")).await? {
+        anyhow::ensure!(tokio::time::Instant::now() < end, "it still films for it");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let manifest = rig.archive.manifest(&failover("f-1"), true).await?;
+    assert!(manifest.complete && !manifest.segments.is_empty());
+    // and all of it is its own when it is kept: again changes nothing.
+    assert_eq!(rig.archive.keep(&failover("f-1")).await?, manifest.segments.len());
+    assert_eq!(rig.archive.keep(&failover("f-1")).await?, 0);
+    assert!(rig.archive.failovers().await?.is_empty());
+    let before = rig.segments(1).await?.len();
+    rig.until_segments(1, before + 1).await?;
+    rig.studio.stop_filming().await;
+    let segments = rig.segments(1).await?;
+    let mut recorded = Vec::new();
+    for segment in &segments {
+        assert_eq!(segment.failover, None, "{}", segment.path);
+        recorded.extend(numbers(&rig.archive.file(&segment.path)?)?);
+    }
+    let (first, last) = (recorded[0], recorded[recorded.len() - 1]);
+    assert_eq!(recorded, (first..=last).collect::<Vec<_>>());
+    let sent = rig.simulator.sent(camera_id(1).as_str(), 0)?;
+    assert_eq!(sent.sessions.len(), 1, "one session");
+    rig.end().await;
+    Ok(())
+}

@@ -29,6 +29,8 @@ pub(crate) enum Operation {
     SetPolicy,
     StartFailover,
     StopFailover,
+    GetReplacement,
+    ReplaceServer,
     ListFailovers,
     GetFailover,
     StopRestoration,
@@ -84,6 +86,8 @@ pub(crate) fn table() -> Vec<Route> {
         line(Method::PUT, "/servers/{server}/failover-policy", Op::SetPolicy),
         line(Method::POST, "/servers/{server}/failover", Op::StartFailover),
         line(Method::POST, "/servers/{server}/failover/stop", Op::StopFailover),
+        line(Method::GET, "/servers/{server}/replacement", Op::GetReplacement),
+        line(Method::POST, "/servers/{server}/replacement", Op::ReplaceServer),
         line(Method::GET, "/failovers", Op::ListFailovers),
         line(Method::GET, "/failovers/{failover}", Op::GetFailover),
         line(

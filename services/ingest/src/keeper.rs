@@ -97,6 +97,29 @@ impl Keeper {
         });
     }
 
+    /// Makes what was recorded for `failover` this server's own, however often the disk refuses; then says
+    /// [`Input::Kept`].
+    pub(crate) fn keep(&self, failover: FailoverId) {
+        let keeper = self.clone();
+        self.process.spawn("keep", async move {
+            if !keeper.closed(&failover).await {
+                return;
+            }
+            loop {
+                match keeper.archive.keep(&failover).await {
+                    Ok(segments) => {
+                        tracing::info!(failover = %failover, segments, "the failover's recordings are this server's own");
+                        return keeper.say(Input::Kept(failover)).await;
+                    }
+                    Err(error) => tracing::error!(failover = %failover, %error, "recordings can't be made its own"),
+                }
+                if !keeper.pause().await {
+                    return;
+                }
+            }
+        });
+    }
+
     /// Erases everything that the archive has, unless that order was carried out before, however often the disk
     /// refuses; then says [`Input::ErasedAll`]. What is still being closed is waited for. Once `called_off`, nothing
     /// that is recorded from then on is touched, nor anything else if the erasing has not begun.

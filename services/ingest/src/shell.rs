@@ -273,6 +273,7 @@ impl Shell {
             Effect::EraseAll(erasure) => Order::EraseAll(erasure),
             Effect::CloseSegments(failover) => Order::Close(failover),
             Effect::Erase(failover) => return self.tools.keeper.erase(failover),
+            Effect::Keep(failover) => return self.tools.keeper.keep(failover),
             Effect::FetchBundle(hash) => return self.fetch(Some(hash)),
             Effect::Conflict(epoch) => {
                 return tracing::error!(

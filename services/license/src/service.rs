@@ -148,11 +148,19 @@ fn decide(
             let changes = ledger.remove(&key).map_err(refused)?;
             Ok((LicenseReply::Licenses(shown(ledger, config)), changes))
         }
-        LicenseRequest::Transfer { .. } | LicenseRequest::GiveBack { .. } if off => {
+        LicenseRequest::Transfer { .. }
+        | LicenseRequest::Replace { .. }
+        | LicenseRequest::GiveBack { .. }
+            if off =>
+        {
             Ok((LicenseReply::Moved { devices: 0 }, Vec::new()))
         }
         LicenseRequest::Transfer { failover, from, to } => {
             let (devices, changes) = ledger.transfer(&failover, &from, &to).map_err(refused)?;
+            Ok((LicenseReply::Moved { devices }, changes))
+        }
+        LicenseRequest::Replace { failover, from, to } => {
+            let (devices, changes) = ledger.replace(&failover, &from, &to).map_err(refused)?;
             Ok((LicenseReply::Moved { devices }, changes))
         }
         LicenseRequest::GiveBack { failover } => {

@@ -65,7 +65,9 @@ pub(crate) async fn ask(
 /// The failover of a request, and whether it gives back.
 fn about(request: &LicenseRequest) -> Option<(FailoverId, bool)> {
     match request {
-        LicenseRequest::Transfer { failover, .. } => Some((failover.clone(), false)),
+        LicenseRequest::Transfer { failover, .. } | LicenseRequest::Replace { failover, .. } => {
+            Some((failover.clone(), false))
+        }
         LicenseRequest::GiveBack { failover } => Some((failover.clone(), true)),
         LicenseRequest::List
         | LicenseRequest::History

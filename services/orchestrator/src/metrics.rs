@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use understudy_core::{
     contract::{
-        api::{FailoverView, Phase, ReasonKind, ServerState, ServerView},
+        api::{FailoverView, ReasonKind, ServerState, ServerView},
         event::Event,
         heartbeat::CameraStatus,
         rpc::{OrchestratorReply, OrchestratorRequest},
@@ -175,7 +175,7 @@ impl Metrics {
         if !failover.phase.is_final() {
             self.active.with_label_values(&[domain.as_str()]).inc();
         }
-        if failover.phase == Phase::Restoring && failover.progress.bytes_total > 0 {
+        if failover.phase.hands_back() && failover.progress.bytes_total > 0 {
             let ratio = failover.progress.bytes_done as f64 / failover.progress.bytes_total as f64;
             self.progress
                 .with_label_values(&[domain.as_str(), failover.server.as_str()])

@@ -108,6 +108,7 @@ fn films(target: &ServerConfig, source: &ServerConfig, address: String) -> Films
         range: Range::default(),
         disabled: Default::default(),
         failover: None,
+        keep: Default::default(),
         restore: Some(Restore {
             failover: failover(),
             source: source.id.clone(),

@@ -79,6 +79,7 @@ impl Side {
                 disabled: Default::default(),
                 failover: None,
                 restore,
+                keep: std::collections::BTreeSet::new(),
             }),
         );
     }

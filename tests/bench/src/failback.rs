@@ -219,6 +219,7 @@ fn films(address: &str) -> anyhow::Result<Role> {
         range: Range::default(),
         disabled: std::collections::BTreeSet::new(),
         failover: None,
+        keep: Default::default(),
         restore: Some(Restore {
             failover: FailoverId::new(FAILOVER)?,
             source: ServerId::new(SOURCE)?,

@@ -317,6 +317,7 @@ impl Fleet {
             conflict: None,
             outlived: None,
             erased: None,
+            relay: None,
         })
     }
 
@@ -353,6 +354,8 @@ impl Fleet {
             },
             storage: Storage::default(),
             blind: false,
+            farewell: None,
+            started: None,
             evidence: Vec::new(),
         }
     }
@@ -448,6 +451,7 @@ fn camera(owner: &ServerId, number: usize) -> anyhow::Result<Camera> {
         retention: Retention::default(),
         priority: 0,
         max_sessions: None,
+        transport: understudy_core::camera::Transport::default(),
         enabled: true,
     })
 }

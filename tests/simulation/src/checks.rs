@@ -20,7 +20,7 @@ use understudy_core::{
     settings::{Bundle, BundleHash},
 };
 
-use crate::{node::Recording, world::World};
+use crate::{node::Recording, scene::server_id, world::World};
 
 /// An invariant was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,10 @@ pub(crate) struct Watch {
     /// The settings of before each failover.
     before: BTreeMap<FailoverId, BundleHash>,
     completed: BTreeSet<FailoverId>,
+    /// Recordings that a server made its own when it took a recording server's place.
+    kept: BTreeSet<u64>,
+    /// Servers that ever took a recording server's place.
+    successors: BTreeSet<ServerId>,
     /// Servers that nothing is wrong with but that their whole domain is cut off, or was a moment ago.
     pub(crate) cut_off: BTreeSet<ServerId>,
     /// Orders to erase everything that a person has confirmed.
@@ -79,6 +83,8 @@ impl Watch {
             forgotten: BTreeSet::new(),
             before: BTreeMap::new(),
             completed: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            successors: BTreeSet::new(),
             cut_off: BTreeSet::new(),
             erasures: BTreeSet::new(),
             noticed: None,
@@ -102,6 +108,23 @@ impl Watch {
         self.maybe_dropped.insert(failover.clone());
     }
 
+    /// Recordings are a server's own from now on.
+    pub(crate) fn keeps(&mut self, kept: Vec<u64>) {
+        self.kept.extend(kept);
+    }
+
+    /// A server took a recording server's place for good.
+    pub(crate) fn takes_place(&mut self, successor: &ServerId) {
+        self.successors.insert(successor.clone());
+    }
+
+    /// Whether it is a recording of somebody who took a recording server's place: his own, or made his own. A
+    /// restored host may know nothing of that, and have him for a failover server again.
+    fn is_successors_own(&self, recording: &Recording) -> bool {
+        let own = recording.failover.is_none() && self.successors.contains(&recording.recorded_by);
+        own || self.kept.contains(&recording.number)
+    }
+
     /// A server has lost its assignment, and knows it.
     pub(crate) fn forgets(&mut self, server: &ServerId) {
         self.reached.remove(server);
@@ -116,7 +139,7 @@ impl Watch {
         // What people changed for good after it is gone with the rest.
         for failover in failovers(records) {
             self.before
-                .insert(failover.id.clone(), settings(records, &failover.server));
+                .insert(failover.id.clone(), settings_of(records, &failover.server));
         }
     }
 
@@ -167,7 +190,7 @@ impl Watch {
         for failover in failovers(records) {
             self.before
                 .entry(failover.id.clone())
-                .or_insert_with(|| settings(records, &failover.server));
+                .or_insert_with(|| settings_of(records, &failover.server));
             let by_policy = failover.failback == Failback::Remove;
             let by_a_person = self.maybe_dropped.contains(&failover.id);
             if by_policy || by_a_person {
@@ -202,8 +225,22 @@ fn parts(records: &BTreeMap<RecordKey, Record>) -> impl Iterator<Item = (Failove
     })
 }
 
+/// The same whoever the recording server is: another one may take its place, with its settings.
+fn settings_of(records: &BTreeMap<RecordKey, Record>, server: &ServerId) -> BundleHash {
+    let mut bundle = bundle(records, server);
+    bundle.identity = server_id("whoever");
+    for camera in &mut bundle.cameras {
+        camera.server.clone_from(&bundle.identity);
+    }
+    bundle.hash()
+}
+
 /// The settings of a recording server as the host's disk has them.
 fn settings(records: &BTreeMap<RecordKey, Record>, server: &ServerId) -> BundleHash {
+    bundle(records, server).hash()
+}
+
+fn bundle(records: &BTreeMap<RecordKey, Record>, server: &ServerId) -> Bundle {
     let name = records.values().find_map(|record| match record {
         Record::Server(known) if known.id == *server => Some(known.name.clone()),
         _ => None,
@@ -212,12 +249,11 @@ fn settings(records: &BTreeMap<RecordKey, Record>, server: &ServerId) -> BundleH
         Record::Camera(camera) if camera.server == *server => Some(camera.clone()),
         _ => None,
     });
-    let bundle = Bundle {
+    Bundle {
         identity: server.clone(),
         name: name.unwrap_or_default(),
         cameras: cameras.collect(),
-    };
-    bundle.hash()
+    }
 }
 
 impl World {
@@ -354,7 +390,7 @@ impl World {
 
     /// The settings of a recording server as the host's disk has them.
     pub(crate) fn settings_of(&self, server: &ServerId) -> BundleHash {
-        settings(&self.host.records, server)
+        settings_of(&self.host.records, server)
     }
 
     /// Invariant 3: everything is erased only where a person has confirmed it, and not while it films.
@@ -428,7 +464,7 @@ impl World {
             return Ok(());
         }
         self.outcome.completed += 1;
-        let after = settings(&self.host.records, server);
+        let after = settings_of(&self.host.records, server);
         if let Some(before) = self.watch.before.get(failover)
             && *before != after
         {
@@ -470,11 +506,30 @@ impl World {
         if let Some(why) = self.acting_unrest() {
             return Some(why);
         }
+        if let Some(why) = self.has_not_stood_down() {
+            return Some(why);
+        }
         let late = self.nodes.values().find(|node| {
             let assigned = fleet.assignment(&node.id).map(|each| each.epoch);
-            node.disk.assignment.as_ref().map(|each| each.epoch) != assigned
+            let has = node.disk.assignment.as_ref().map(|each| each.epoch);
+            !self.scene.is_gone(&node.id) && has != assigned
         });
         late.map(|node| format!("{} has not its newest assignment", node.id))
+    }
+
+    /// Who was replaced films nothing any more, and knows why.
+    fn has_not_stood_down(&self) -> Option<String> {
+        let fleet = self.host.fleet.as_ref()?;
+        fleet.gone().find_map(|gone| {
+            let node = self.nodes.get(&gone.server)?;
+            let films = node
+                .process
+                .as_ref()
+                .is_some_and(|process| process.film.is_some());
+            let has = node.disk.assignment.as_ref().map(|each| each.epoch);
+            let told = has.is_some_and(|epoch| epoch >= gone.assignment.epoch);
+            (films || !told).then(|| format!("{} was replaced, and has not stood down", gone.server))
+        })
     }
 
     pub(crate) fn restless(&self) -> Violation {
@@ -488,13 +543,19 @@ impl World {
     pub(crate) fn check_rest(&self) -> Result<(), Violation> {
         for id in &self.scene.stand_ins {
             let mut left = self.nodes[id].disk.archive.values();
-            if let Some(left) = left.find(|recording| !self.watch.is_forgotten(recording)) {
+            let forgotten = |recording: &Recording| {
+                self.watch.is_forgotten(recording) || self.watch.is_successors_own(recording)
+            };
+            if let Some(left) = left.find(|recording| !forgotten(recording)) {
                 return broken(8, format!("{id} stands by and still holds {left:?}"));
             }
         }
         for row in &self.ledger.rows {
             if row.holder != row.owner {
                 return broken(8, format!("all is over, and a key is not back: {row:?}"));
+            }
+            if self.scene.is_gone(&row.owner) {
+                return broken(2, format!("a key belongs to a server that was replaced: {row:?}"));
             }
         }
         for id in &self.scene.recorders {
@@ -513,13 +574,15 @@ impl World {
             }
         }
         for recording in self.watch.made.values() {
-            if self.watch.is_dropped(recording) || self.watch.is_forgotten(recording) {
+            let excused = self.watch.is_dropped(recording) || self.watch.is_forgotten(recording);
+            if excused || self.watch.is_successors_own(recording) {
                 continue;
             }
             let home = self.nodes.values().any(|node| {
                 let number = &recording.number;
                 let aside = node.disk.aside.contains_key(number);
-                let is_home = self.scene.recorders.contains(&node.id);
+                // Who was replaced keeps what is on its own disk.
+                let is_home = self.scene.recorders.contains(&node.id) || self.scene.is_gone(&node.id);
                 aside || is_home && node.disk.archive.contains_key(number)
             });
             if !home {

@@ -69,6 +69,7 @@ impl World {
             self.throw_later(fault, &id, &mut rng);
         }
         self.answer_offers(&mut rng);
+        self.replace_for_good();
         self.go_on_with_outage(&mut rng);
         if rng.gen_bool(0.03) {
             self.host.back_up(&self.ledger);
@@ -225,6 +226,7 @@ impl World {
         self.ledger.restore(&backup);
         self.host.restore(backup);
         self.watch.restored(self.host.newest_epoch(), &self.host.records);
+        self.follow_replacements();
         self.start_host();
         self.ledger.start();
     }
@@ -333,7 +335,10 @@ impl World {
     /// A person takes a failover server out and puts it back in, whatever that interrupts and erases.
     fn switch_mode(&mut self, rng: &mut StdRng) {
         let stand_ins = self.scene.stand_ins.iter();
-        let server = stand_ins.choose(rng).expect("there is one").clone();
+        // All of them may have taken somebody's place.
+        let Some(server) = stand_ins.choose(rng).cloned() else {
+            return;
+        };
         if !self.strikes(Fault::Mode, Some(&server)) {
             return;
         }

@@ -74,6 +74,10 @@ impl LedgerProcess {
                 let (devices, changes) = ledger.transfer(failover, from, to).ok()?;
                 Some((failover.clone(), false, devices, changes))
             }
+            LicenseRequest::Replace { failover, from, to } => {
+                let (devices, changes) = ledger.replace(failover, from, to).ok()?;
+                Some((failover.clone(), false, devices, changes))
+            }
             LicenseRequest::GiveBack { failover } => {
                 let (devices, changes) = ledger.give_back(failover);
                 Some((failover.clone(), true, devices, changes))

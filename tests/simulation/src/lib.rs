@@ -17,6 +17,7 @@ mod ledger;
 mod network;
 mod node;
 mod puller;
+mod replacing;
 mod scene;
 mod schedule;
 mod shrink;

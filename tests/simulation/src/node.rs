@@ -256,6 +256,18 @@ impl Node {
         gone.into_values().collect()
     }
 
+    /// Makes the recordings of a failover its own. Answers which.
+    pub(crate) fn keep(&mut self, failover: &FailoverId) -> Vec<u64> {
+        let mut kept = Vec::new();
+        for recording in self.disk.archive.values_mut() {
+            if recording.recorded_by == self.id && recording.failover.as_ref() == Some(failover) {
+                recording.failover = None;
+                kept.push(recording.number);
+            }
+        }
+        kept
+    }
+
     /// The next effect that its reconciler wants.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         let disk_fault = self.disk_fault;

@@ -27,6 +27,8 @@ pub(crate) struct Scene {
     pub(crate) faults: f64,
     /// Ticks until the faults stop.
     pub(crate) faulty_ticks: u32,
+    /// Whose place was taken for good, by whom, and the scene of before.
+    pub(crate) replaced: Vec<(ServerId, ServerId, Box<Scene>)>,
 }
 
 pub(crate) fn server_id(text: &str) -> ServerId {
@@ -90,6 +92,69 @@ impl Scene {
             crash: [0.0, 0.002, 0.01][rng.gen_range(0..3)],
             faults: [0.04, 0.1, 0.2][rng.gen_range(0..3)],
             faulty_ticks: rng.gen_range(60..160),
+            replaced: Vec::new(),
+        }
+    }
+}
+
+impl Scene {
+    /// A recording server without cameras is there, too.
+    pub(crate) fn add_spare(&mut self, rng: &mut StdRng) {
+        let id = server_id("spare-1");
+        self.requests
+            .push(Request::AddServer(server(&id, Mode::Recording, 10, rng)));
+        self.recorders.push(id);
+    }
+
+    /// Whether somebody has taken a server's place for good.
+    pub(crate) fn is_gone(&self, id: &ServerId) -> bool {
+        self.replaced.iter().any(|(original, ..)| original == id)
+    }
+
+    /// Somebody has taken a recording server's place.
+    pub(crate) fn replace(&mut self, original: &ServerId, successor: &ServerId) {
+        let before = Box::new(self.clone());
+        self.recorders.retain(|id| id != original && id != successor);
+        self.recorders.push(successor.clone());
+        self.stand_ins.retain(|id| id != successor);
+        let name = self.requests.iter().find_map(|request| match request {
+            Request::AddServer(server) if server.id == *original => Some(server.name.clone()),
+            _ => None,
+        });
+        self.requests.retain(|request| match request {
+            Request::AddServer(server) => server.id != *original,
+            Request::SetPairing { server, .. } | Request::SetPolicy { server, .. } => server != successor,
+            _ => true,
+        });
+        for request in &mut self.requests {
+            match request {
+                Request::AddServer(server) if server.id == *successor => {
+                    server.mode = Mode::Recording;
+                    server.name = name.clone().unwrap_or_default();
+                }
+                Request::AddCameras(cameras) => {
+                    let own = cameras.iter_mut().filter(|camera| camera.server == *original);
+                    own.for_each(|camera| camera.server.clone_from(successor));
+                }
+                Request::SetPairing { server, pairing } => {
+                    if let Pairing::Servers(chosen) = pairing {
+                        chosen.remove(successor);
+                    }
+                    if server == original {
+                        server.clone_from(successor);
+                    }
+                }
+                Request::SetPolicy { server, .. } if server == original => server.clone_from(successor),
+                _ => {}
+            }
+        }
+        self.replaced.push((original.clone(), successor.clone(), before));
+    }
+
+    /// A restored host knows nothing of the last replacement.
+    pub(crate) fn undo_replacement(&mut self) {
+        if let Some((.., before)) = self.replaced.pop() {
+            *self = *before;
         }
     }
 }

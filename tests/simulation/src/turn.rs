@@ -113,6 +113,12 @@ impl World {
                 self.check_erase(id, &failover, &gone)?;
                 self.node_input(id, reconcile::Input::Erased(failover))
             }
+            Effect::Keep(failover) => {
+                let node = self.nodes.get_mut(id).expect("it is there");
+                let kept = node.keep(&failover);
+                self.watch.keeps(kept);
+                self.node_input(id, reconcile::Input::Kept(failover))
+            }
             Effect::EraseAll(erasure) => {
                 let node = self.nodes.get_mut(id).expect("it is there");
                 if node.disk.erased.insert(erasure.clone()) {
@@ -147,13 +153,15 @@ impl World {
         let kept = film.cameras.iter().filter(goes_on);
         let wanted: Vec<_> = kept.map(|camera| camera.id.clone()).collect();
         process.filming.retain(|camera| wanted.contains(camera));
+        // For something else each camera begins another file.
+        let cuts = before.is_some_and(|before| before.failover != film.failover);
         let gone: Vec<u64> = process
             .open
             .iter()
-            .filter(|(camera, _)| !wanted.contains(camera))
+            .filter(|(camera, _)| cuts || !wanted.contains(camera))
             .map(|(_, number)| *number)
             .collect();
-        process.open.retain(|camera, _| wanted.contains(camera));
+        process.open.retain(|camera, _| !cuts && wanted.contains(camera));
         process.film = Some(film);
         self.close(id, |recording| gone.contains(&recording.number));
     }

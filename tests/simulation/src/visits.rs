@@ -21,7 +21,8 @@ macro_rules! faults {
             #[must_use]
             pub fn belongs_to(self, phase: Phase) -> bool {
                 match self {
-                    Self::FetchingDies => phase == Phase::Restoring,
+                    Self::FetchingDies => phase.hands_back(),
+                    Self::Replace => matches!(phase, Phase::Selecting | Phase::TakingOver | Phase::Serving),
                     Self::DamagedFile | Self::Offer | Self::Mode => phase != Phase::Selecting,
                     _ => true,
                 }
@@ -145,6 +146,8 @@ faults! {
     Device = "operator changes a device",
     /// A person answers what is offered at a failover's end.
     Offer = "operator answers offers",
+    /// A person has another server take a recording server's place for good.
+    Replace = "operator replaces",
 }
 
 /// The phases in which each fault has to strike.

@@ -42,6 +42,11 @@ const REST_TICKS: u32 = 600;
 /// Seeds with this rest by three do without the faults that came later, so that what was pinned stays as it was.
 const WITHOUT_LATER: u64 = 2;
 
+/// Whether servers are replaced for good in a schedule: in one of seven of those with the faults that came later.
+fn replaces(seed: u64) -> bool {
+    seed % 7 == 5 && seed % 3 != WITHOUT_LATER
+}
+
 /// What a schedule came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -53,6 +58,8 @@ pub struct Outcome {
     pub replaced: usize,
     /// Failovers whose recording server failed again while it was handed back to.
     pub taken_again: usize,
+    /// Failovers in the course of which the recording server was replaced for good.
+    pub for_good: usize,
     /// Recordings that were erased after they had been handed back or dropped.
     pub erased: usize,
     /// Times that a whole domain was cut off.
@@ -75,12 +82,13 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} failovers, {} handed back, {} with another failover server, {} taken over again, {} recordings erased, \
-             {} domains cut off, {} deaths, {} faults, {} actions, {} ticks with the right to act, {} ticks",
+            "{} failovers, {} handed back, {} with another failover server, {} taken over again, {} replaced for good, \
+             {} recordings erased, {} domains cut off, {} deaths, {} faults, {} actions, {} ticks with the right to act, {} ticks",
             self.failovers,
             self.completed,
             self.replaced,
             self.taken_again,
+            self.for_good,
             self.erased,
             self.outages,
             self.crashes,
@@ -99,6 +107,7 @@ impl Outcome {
         self.completed += other.completed;
         self.replaced += other.replaced;
         self.taken_again += other.taken_again;
+        self.for_good += other.for_good;
         self.erased += other.erased;
         self.outages += other.outages;
         self.crashes += other.crashes;
@@ -127,6 +136,8 @@ pub(crate) struct World {
     pub(crate) rng: StdRng,
     /// For faults that came later: schedules of before draw the same as ever.
     pub(crate) later: Option<StdRng>,
+    /// For replacements, in some schedules.
+    pub(crate) replacing: Option<StdRng>,
     pub(crate) scene: Scene,
     schedule: Schedule,
     struck: u32,
@@ -141,6 +152,8 @@ pub(crate) struct World {
     pub(crate) outcome: Outcome,
     pub(crate) outage: Option<Outage>,
     broker_is_down: bool,
+    /// Somebody was replaced for good: nobody acts by what was granted before.
+    pub(crate) fences: bool,
     /// What may act; schedules of the first version know nothing of it.
     pub(crate) acting: Option<Acting>,
     /// How fast the host's clock runs.
@@ -168,6 +181,7 @@ impl World {
             watch: Watch::new(scene.recorders.len()),
             rng,
             later: (seed % 3 != WITHOUT_LATER).then(|| StdRng::seed_from_u64(!seed)),
+            replacing: replaces(seed).then(|| StdRng::seed_from_u64(!seed ^ 0x5EED)),
             scene,
             bug,
             now: Duration::ZERO,
@@ -178,6 +192,7 @@ impl World {
             outcome: Outcome::default(),
             outage: None,
             broker_is_down: false,
+            fences: false,
             acting: None,
             host_rate: 1.0,
             apart: BTreeSet::new(),
@@ -197,6 +212,7 @@ impl World {
         self.outcome.failovers = self.watch.failovers();
         for failover in failovers(&self.host.records) {
             self.outcome.replaced += usize::from(failover.holders.len() > 1);
+            self.outcome.for_good += usize::from(failover.replaced.is_some());
             self.outcome.taken_again += usize::from(failover.moves.len() > failover.holders.len());
         }
         self.outcome.acts = self.acting.as_ref().map_or(0, Acting::acts);
@@ -263,6 +279,9 @@ impl World {
     /// What came later has its own dice, so that schedules of before stay as they were.
     fn begin_later(&mut self) {
         if let Some(rng) = &mut self.later {
+            if let Some(rng) = &mut self.replacing {
+                self.scene.add_spare(rng);
+            }
             self.host_rate = rng.gen_range(0.9..1.1);
             self.acting = Some(Acting::new(StdRng::seed_from_u64(rng.r#gen())));
             for request in &mut self.scene.requests {
@@ -292,6 +311,7 @@ impl World {
         for id in &ids {
             self.node_turn(id)?;
         }
+        self.fence_if_due();
         self.acting_turn()?;
         self.check_step()
     }
@@ -502,6 +522,7 @@ impl World {
             self.send_within_host(Packet::License(request));
         }
         self.watch.note_failovers(&self.host.records);
+        self.follow_replacements();
         while let Some(outgoing) = self.host.outbox.front().cloned() {
             if self.dies(Fault::HostDies, None, 1.0) {
                 self.crash_host("before it has sent");

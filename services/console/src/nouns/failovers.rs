@@ -26,6 +26,15 @@ struct Start {
     by: Option<String>,
 }
 
+/// The body of `POST servers/{id}/replacement`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Replace {
+    /// Which server takes the place; the failover server without it.
+    successor: Option<ServerId>,
+    by: Option<String>,
+}
+
 /// The body of `POST failovers/{id}/overlay`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +103,24 @@ pub(super) async fn stop(backend: &Backend, call: &Call) -> Outcome {
     let body: Asked = call.json_or_default()?;
     let request = Request::StopFailover {
         server: call.id("server")?,
+        by: by(body.by)?,
+    };
+    one(backend, confirmed(call, request)?).await
+}
+
+pub(super) async fn replacement(backend: &Backend, call: &Call) -> Outcome {
+    let request = Request::GetReplacement(call.id("server")?);
+    match backend.orchestrator(request).await? {
+        Reply::Replacement(view) => answer::json(&view),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(super) async fn replace(backend: &Backend, call: &Call) -> Outcome {
+    let body: Replace = call.json_or_default()?;
+    let request = Request::Replace {
+        server: call.id("server")?,
+        successor: body.successor,
         by: by(body.by)?,
     };
     one(backend, confirmed(call, request)?).await

@@ -37,7 +37,8 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         | Op::SetPairing
         | Op::SetPolicy
         | Op::StartFailover
-        | Op::StopFailover => {
+        | Op::StopFailover
+        | Op::ReplaceServer => {
             drop(call.query(&[CONFIRMATION])?);
         }
         _ => drop(call.query(&[])?),
@@ -60,6 +61,8 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::SetPolicy => servers::set_policy(backend, call).await,
         Op::StartFailover => failovers::start(backend, call).await,
         Op::StopFailover => failovers::stop(backend, call).await,
+        Op::GetReplacement => failovers::replacement(backend, call).await,
+        Op::ReplaceServer => failovers::replace(backend, call).await,
         Op::ListFailovers => failovers::list(backend, call).await,
         Op::GetFailover => failovers::get(backend, call).await,
         Op::StopRestoration => failovers::stop_restoration(backend, call).await,

@@ -94,6 +94,7 @@ pub fn films(bundle: &Bundle, for_failover: Option<&str>) -> Role {
         disabled: BTreeSet::new(),
         failover: for_failover.map(failover),
         restore: None,
+        keep: BTreeSet::new(),
     })
 }
 

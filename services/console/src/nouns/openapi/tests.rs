@@ -10,9 +10,9 @@ use understudy_core::{
     contract::{
         api::{
             CameraEdit, CameraField, CameraView, ChangeKind, Considered, DomainView, FailoverReason,
-            FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, MaintenanceOrder,
-            Offer, OfferState, Phase, Problem, ReasonKind, ServerEdit, ServerState, ServerView, Step,
-            TemporaryChange,
+            FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, Offer, OfferState,
+            Phase, Problem, ReasonKind, ReplacementCandidate, ReplacementView, ServerEdit, ServerState,
+            ServerView, Step, TemporaryChange,
         },
         heartbeat::{DamagedSegment, Evidence, Progress},
     },
@@ -317,6 +317,27 @@ fn protection_and_licences_are_as_described() {
 }
 
 #[test]
+fn replacements_are_as_described() {
+    let candidate = ReplacementCandidate {
+        server: id("standby-1"),
+        name: "Spare".into(),
+        mode: Mode::Failover,
+        offered: true,
+        why: "it fits".into(),
+    };
+    check("ReplacementCandidate", &candidate);
+    check(
+        "ReplacementView",
+        &ReplacementView {
+            server: id("recorder-1"),
+            failover: Some(id("failover-1")),
+            refused: String::new(),
+            candidates: vec![candidate],
+        },
+    );
+}
+
+#[test]
 fn failovers_are_as_described() {
     let at = Timestamp(1);
     let evidence = vec![Evidence {
@@ -344,6 +365,7 @@ fn failovers_are_as_described() {
                 evidence,
             },
             planned: true,
+            replaces: Some(id("recorder-9")),
             reason_cleared: false,
             waits_for: String::new(),
             started_at: at,

@@ -1,0 +1,186 @@
+//! Another server takes a dead recording server's place for good, and the dead one comes back.
+
+use std::collections::BTreeSet;
+
+use understudy_core::{
+    assignment::{Assignment, Role},
+    contract::api::{LicenseHappening, LicenseKind, Phase, ServerState},
+    server::Mode,
+};
+use understudy_demo::{
+    frames,
+    rig::{Plan, ServerPlan, eventually},
+};
+use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
+
+use crate::overlay::{command, told};
+
+/// A fleet whose failover server has been filming for a while, and whose recording server is dead.
+async fn served(servers: Vec<ServerPlan>) -> anyhow::Result<Fleet> {
+    let mut fleet = Fleet::filming(Plan { servers, ..plan() }).await?;
+    fleet.files("recorder-1", 4).await?;
+    fleet.rig.server("recorder-1").kill();
+    fleet.phase("recorder-1", Phase::Serving).await?;
+    // Two segments of each camera: one of them is closed.
+    fleet.files("failover-1", 8).await?;
+    Ok(fleet)
+}
+
+/// Each licence key is `server`'s own.
+async fn licences_belong_to(fleet: &Fleet, server: &str) -> anyhow::Result<()> {
+    eventually("the licences to be its own", PATIENCE, async || {
+        let licenses = fleet
+            .rig
+            .api
+            .licenses()
+            .await
+            .map_err(|error| error.to_string())?;
+        let own = |holder: &str, owner: &str| holder == server && owner == server;
+        let mut keys = licenses.keys.iter();
+        match keys.all(|key| own(key.holder.as_str(), key.owner.as_str())) {
+            true => Ok(()),
+            false => Err(format!("{licenses:?}")),
+        }
+    })
+    .await?;
+    let history: Vec<LicenseHappening> = fleet.rig.api.get("license-history").await?;
+    let replaced = history.iter().filter(|each| each.what == LicenseKind::Replaced);
+    assert_eq!(replaced.count(), 1, "{history:?}");
+    Ok(())
+}
+
+/// What a server has of each camera has no gap.
+fn nothing_is_missing(fleet: &mut Fleet, server: &str) -> anyhow::Result<()> {
+    let recorded = fleet.recorded(server)?;
+    assert_eq!(recorded.len(), 4, "{server} has recordings of each camera");
+    for (camera, numbers) in recorded {
+        assert_eq!(gaps(&numbers), [], "{camera} on {server}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn h1_h2_h3_e10_a8_the_failover_server_takes_the_place_and_films_on() -> anyhow::Result<()> {
+    // Given a failover that serves,
+    let servers = vec![
+        ServerPlan::recording("recorder-1", "North gate", 10),
+        ServerPlan::failover("failover-1", "Stand-in one", 10),
+        ServerPlan::failover("failover-2", "Stand-in two", 20),
+    ];
+    let mut fleet = served(servers).await?;
+    // the command shows who could take the place, says what it means, and asks;
+    let offered = told(&fleet, &["replace", "recorder-1", "--candidates"]).await?;
+    assert!(
+        offered.contains("failover-1") && offered.contains("yes"),
+        "{offered}"
+    );
+    let asked = command(&fleet, &["replace", "recorder-1"]).await?;
+    let words = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(2), "{words}");
+    for part in ["for good", "recorder-1 is deleted", "--yes"] {
+        assert!(words.contains(part), "{part:?} is missing in: {words}");
+    }
+    // confirmed, the failover server is the recording server, by its name, with its cameras and licences;
+    told(&fleet, &["replace", "recorder-1", "--yes"]).await?;
+    let failover = fleet.phase("failover-1", Phase::Completed).await?;
+    assert_eq!(
+        failover.replaces.as_ref().map(|id| id.as_str()),
+        Some("recorder-1")
+    );
+    let new = fleet
+        .server("failover-1", "to be in normal state", |view| {
+            view.state == ServerState::Normal && view.filming == 4
+        })
+        .await?;
+    assert_eq!(
+        (new.server.name.as_str(), new.server.mode),
+        ("North gate", Mode::Recording)
+    );
+    let servers: BTreeSet<String> = fleet
+        .rig
+        .api
+        .servers()
+        .await?
+        .into_iter()
+        .map(|view| view.server.id.to_string())
+        .collect();
+    assert!(!servers.contains("recorder-1"), "{servers:?}");
+    licences_belong_to(&fleet, "failover-1").await?;
+    // it lost no frame over it: what it recorded before is its own, and no camera began anew;
+    let files = fleet.files("failover-1", 8).await?.len();
+    fleet.files("failover-1", files + 8).await?;
+    nothing_is_missing(&mut fleet, "failover-1")?;
+    // its place is shown as a gap;
+    let coverage = told(&fleet, &["coverage"]).await?;
+    assert!(
+        coverage.contains("has taken the place of recorder-1"),
+        "{coverage}"
+    );
+    // and it is protected as the original was.
+    fleet
+        .server("failover-1", "to be protected", |view| view.protected)
+        .await?;
+    fleet.rig.server("failover-1").kill();
+    fleet.phase("failover-1", Phase::Serving).await?;
+    fleet.films("failover-2", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_stands_down()
+-> anyhow::Result<()> {
+    // Given a failover that serves, and a recording server without cameras,
+    let servers = vec![
+        ServerPlan::recording("recorder-1", "North gate", 10),
+        ServerPlan::recording("spare-1", "Spare", 10),
+        ServerPlan::failover("failover-1", "Stand-in one", 10),
+    ];
+    let mut fleet = served(servers).await?;
+    // when that one takes the place, and the host dies over it,
+    let path = ["replace", "recorder-1", "--by", "spare-1", "--yes"];
+    told(&fleet, &path).await?;
+    fleet.rig.host.orchestrator.kill();
+    fleet.rig.host.orchestrator.start()?;
+    // then it films, by the original's name, and gets what was recorded meanwhile,
+    let failover = fleet.phase("spare-1", Phase::Completed).await?;
+    let phases: Vec<Phase> = failover.steps.iter().map(|step| step.phase).collect();
+    assert!(phases.contains(&Phase::Replacing), "{phases:?}");
+    assert_eq!(failover.damaged, []);
+    assert!(failover.progress.segments_done >= 8, "{failover:?}");
+    let new = fleet.films("spare-1", 4).await?;
+    assert_eq!(new.server.name, "North gate");
+    nothing_is_missing(&mut fleet, "spare-1")?;
+    licences_belong_to(&fleet, "spare-1").await?;
+    // and the failover server is free for others.
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
+    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+
+    // When the original comes back from the dead, it stands down: it is no server of the fleet, and keeps its archive.
+    let original = fleet.rig.server("recorder-1");
+    let (folder, archive) = (original.folder.clone(), original.archive());
+    let before = frames::files(&archive)?.len();
+    original.start()?;
+    eventually("the original to stand down", PATIENCE, async || {
+        let json = std::fs::read(folder.join("data/assignment.json")).map_err(|error| error.to_string())?;
+        let assignment: Assignment = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+        match assignment.role {
+            Role::Standby => Ok(()),
+            role => Err(format!("{role:?}")),
+        }
+    })
+    .await?;
+    let stands_down = frames::files(&archive)?.len();
+    assert!(stands_down >= before, "what it recorded stays");
+    // Longer than a segment takes: it films nothing any more, and nobody else is confused by it.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    assert_eq!(frames::files(&archive)?.len(), stands_down);
+    assert!(fleet.rig.api.server("recorder-1").await.is_err());
+    fleet.films("spare-1", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
