@@ -410,6 +410,7 @@ impl World {
 
     /// Asks, and notes what of a recording server's own settings changed by it.
     pub(crate) fn ask_about(&mut self, server: &ServerId, request: Request) -> Answer<Reply> {
+        let server = &self.scene.who_has_the_place_of(server);
         let failover = self.sets_for_good(server, &request);
         let before = self.settings_of(server);
         let answer = self.ask(request);

@@ -224,7 +224,9 @@ impl World {
         self.ledger.crash();
         self.network.requests_expire();
         self.ledger.restore(&backup);
+        let filming = checks::filming_parts(&self.host.records);
         self.host.restore(backup);
+        self.watch.began_again(filming, &self.host.records);
         self.watch.restored(self.host.newest_epoch(), &self.host.records);
         self.follow_replacements();
         self.start_host();

@@ -111,6 +111,17 @@ impl Scene {
         self.replaced.iter().any(|(original, ..)| original == id)
     }
 
+    /// Who has a server's place now: itself, or whoever took it for good, one after the other.
+    pub(crate) fn who_has_the_place_of(&self, id: &ServerId) -> ServerId {
+        let taken = self.replaced.iter().fold(
+            id,
+            |now, (original, successor, _)| {
+                if original == now { successor } else { now }
+            },
+        );
+        taken.clone()
+    }
+
     /// Somebody has taken a recording server's place.
     pub(crate) fn replace(&mut self, original: &ServerId, successor: &ServerId) {
         let before = Box::new(self.clone());

@@ -111,6 +111,7 @@ impl World {
                 let gone = node.erase(&failover, bug);
                 self.outcome.erased += gone.len();
                 self.check_erase(id, &failover, &gone)?;
+                self.watch.erased(&gone);
                 self.node_input(id, reconcile::Input::Erased(failover))
             }
             Effect::Keep(failover) => {

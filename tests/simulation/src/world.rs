@@ -522,6 +522,7 @@ impl World {
             self.send_within_host(Packet::License(request));
         }
         self.watch.note_failovers(&self.host.records);
+        self.check_completed()?;
         self.follow_replacements();
         while let Some(outgoing) = self.host.outbox.front().cloned() {
             if self.dies(Fault::HostDies, None, 1.0) {
