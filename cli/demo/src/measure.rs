@@ -324,11 +324,15 @@ mod tests {
     #[test]
     fn a_camera_that_the_failover_server_never_filmed_is_named() {
         let (sent, stand_in) = (two_sessions(), Recorded::new());
-        let archive = recorded(0..48);
+        let archive = recorded((0..48).chain(112..120));
         let figures = figures(&seen(&sent, &stand_in, &archive));
         assert_eq!(
             figures.broken,
-            ["cam-001: no frame of it in the failover server's files"]
+            [
+                "cam-001: no frame of it in the failover server's files",
+                "cam-001: 64 frames lost, 23 allowed",
+                "cam-001: frames 48 to 111 are missing outside the takeover",
+            ]
         );
     }
 }

@@ -14,6 +14,8 @@ use understudy_core::{
 use crate::rig::{Rig, automatic, server_id};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// After a second fault a server has to stay well for longer.
+const WELL_AGAIN: Duration = Duration::from_secs(8);
 
 fn source(rig: &Rig) -> Option<String> {
     match rig.role("recorder-1") {
@@ -35,7 +37,7 @@ fn g2_a_source_that_dies_keeps_nobody_elses_recordings_waiting() {
     assert_eq!(rig.newest().stand_in, Some(server_id("failover-2")));
     // When it is back, and the first failover server is not.
     rig.wake("recorder-1");
-    rig.pass(2 * SECOND);
+    rig.pass(WELL_AGAIN);
     rig.obeys("recorder-1");
     rig.obeys("failover-2");
     rig.pass(SECOND);
@@ -62,7 +64,7 @@ fn g2_a_source_that_dies_while_it_is_fetched_from_is_left_for_one_that_lives() {
     rig.wake("failover-1");
     rig.obeys("failover-1");
     rig.wake("recorder-1");
-    rig.pass(2 * SECOND);
+    rig.pass(WELL_AGAIN);
     rig.obeys("recorder-1");
     rig.obeys("failover-2");
     let first = source(&rig).expect("one of them is fetched from");

@@ -277,7 +277,7 @@ async fn rtsp_answers_what_the_standard_asks_for() {
         (
             "SETUP",
             "/track1",
-            "Transport: RTP/AVP;unicast;client_port=5000-5001\r\n",
+            "Transport: RTP/AVP;multicast\r\n",
             "461",
         ),
         ("SETUP", "/track2", TCP, "404"),
