@@ -16,6 +16,8 @@ use crate::{
 
 /// How often an assignment is sent again to a server that is heard without it.
 pub(super) const REPUBLISH: Duration = Duration::from_secs(2);
+/// For how long a server may have an assignment and not do as it says before it is given a newer one.
+const STUBBORN: Duration = Duration::from_secs(15);
 /// How often settings are sent again to a server that is heard without them.
 const STAGE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -233,6 +235,14 @@ impl Fleet {
         let Some(assignment) = self.assignments.get(server) else {
             return;
         };
+        let otherwise = self.runs_otherwise(assignment) || self.films_nothing(assignment);
+        let otherwise = otherwise && reached == Some(assignment.epoch);
+        if self.stays_otherwise(server, otherwise, now) {
+            return self.assign(server, true, now);
+        }
+        let Some(assignment) = self.assignments.get(server) else {
+            return;
+        };
         let published_at = self.members[server].published_at;
         let recently = published_at.is_some_and(|at| now.monotonic.since(at) < REPUBLISH);
         // Once after each start in any case: a host that was restored may have given one epoch out twice, and the
@@ -243,6 +253,33 @@ impl Fleet {
         if behind && !recently {
             self.publish(assignment.clone(), now);
         }
+    }
+
+    /// Whether a server is to film, and says that it bears no identity: it has no settings yet, or was given the same
+    /// epoch by a host of before, to stand by.
+    fn films_nothing(&self, assignment: &Assignment) -> bool {
+        let member = self.members.get(&assignment.server);
+        let report = member.and_then(|member| member.report.as_ref());
+        assignment.role.identity().is_some() && report.is_some_and(|report| report.identity.is_none())
+    }
+
+    /// Whether a server has gone on otherwise than its assignment says for longer than being on the way takes: an older
+    /// version, which does not say that it was told two things by one epoch. A newer epoch with the same contents is
+    /// one that it takes.
+    fn stays_otherwise(&mut self, server: &ServerId, otherwise: bool, now: Moment) -> bool {
+        let Some(member) = self.members.get_mut(server) else {
+            return false;
+        };
+        if !otherwise {
+            member.otherwise_since = None;
+            return false;
+        }
+        let since = *member.otherwise_since.get_or_insert(now.monotonic);
+        let stays = now.monotonic.since(since) >= STUBBORN;
+        if stays {
+            member.otherwise_since = None;
+        }
+        stays
     }
 
     /// Whether a server says that it has its assignment and runs other settings, or has what it is to erase: it is on

@@ -158,6 +158,8 @@ struct Member {
     /// Other starts of its recording service, each with the last that was heard of it.
     others: VecDeque<(Incarnation, u64)>,
     published_at: Option<Monotonic>,
+    /// Since when it has its assignment and does otherwise.
+    otherwise_since: Option<Monotonic>,
     staged: BTreeMap<BundleHash, Monotonic>,
     heard: Option<bool>,
     started: Option<Started>,
@@ -198,6 +200,7 @@ impl Member {
             report: None,
             others: VecDeque::new(),
             published_at: None,
+            otherwise_since: None,
             staged: BTreeMap::new(),
             heard: None,
             started: None,

@@ -519,7 +519,21 @@ impl World {
 
     /// Invariants 6 and 8: whether everything is where it would be without any fault.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.unrest().is_none()
+        self.unrest().is_none() && self.other_settings().is_none()
+    }
+
+    /// Invariant 4, at rest: a recording server that does not run the host's settings.
+    fn other_settings(&self) -> Option<String> {
+        self.scene.recorders.iter().find_map(|id| {
+            let wanted = settings(&self.host.records, id);
+            let reconciler = self.nodes[id].process.as_ref().map(|process| &process.reconciler);
+            let films = reconciler.and_then(|reconciler| reconciler.assignment());
+            let has = films.is_some_and(|assignment| match &assignment.role {
+                understudy_core::assignment::Role::Films(films) => films.settings == wanted,
+                _ => false,
+            });
+            (!has).then(|| format!("{id} does not run the host's settings {wanted}: {films:?}"))
+        })
     }
 
     /// What is not at rest yet.
@@ -574,10 +588,11 @@ impl World {
     }
 
     pub(crate) fn restless(&self) -> Violation {
-        Violation {
-            invariant: 6,
-            how: self.unrest().unwrap_or_default(),
-        }
+        let (invariant, how) = match self.unrest() {
+            Some(how) => (6, how),
+            None => (4, self.other_settings().unwrap_or_default()),
+        };
+        Violation { invariant, how }
     }
 
     /// Invariant 8, at rest: nothing is left over.
@@ -597,21 +612,6 @@ impl World {
             }
             if self.scene.is_gone(&row.owner) {
                 return broken(2, format!("a key belongs to a server that was replaced: {row:?}"));
-            }
-        }
-        for id in &self.scene.recorders {
-            let wanted = settings(&self.host.records, id);
-            let reconciler = self.nodes[id].process.as_ref().map(|process| &process.reconciler);
-            let films = reconciler.and_then(|reconciler| reconciler.assignment());
-            let has = films.is_some_and(|assignment| match &assignment.role {
-                understudy_core::assignment::Role::Films(films) => films.settings == wanted,
-                _ => false,
-            });
-            if !has {
-                return broken(
-                    4,
-                    format!("{id} does not run the host's settings {wanted}: {films:?}"),
-                );
             }
         }
         for recording in self.watch.made.values() {
