@@ -192,7 +192,9 @@ fn count(
             .broken
             .push(format!("{camera}: nothing of before the fault is in the archive"));
     }
-    if sent_at.get(&last).is_none_or(|at| *at <= seen.completed_at_us) {
+    // What is filmed after the account was taken is none of it.
+    let last_sent = recorded.iter().rev().find_map(|number| sent_at.get(number));
+    if last_sent.is_none_or(|at| *at <= seen.completed_at_us) {
         figures
             .broken
             .push(format!("{camera}: nothing was recorded after failback"));

@@ -274,12 +274,7 @@ async fn rtsp_answers_what_the_standard_asks_for() {
         "{answer}"
     );
     for (method, path, fields, status) in [
-        (
-            "SETUP",
-            "/track1",
-            "Transport: RTP/AVP;multicast\r\n",
-            "461",
-        ),
+        ("SETUP", "/track1", "Transport: RTP/AVP;multicast\r\n", "461"),
         ("SETUP", "/track2", TCP, "404"),
         ("SETUP", "/track9", TCP, "404"),
         ("PLAY", "", "Session: 1234\r\n", "454"),
