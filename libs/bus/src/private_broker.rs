@@ -225,8 +225,15 @@ impl PrivateBroker {
     }
 
     /// Stops its threads, as a machine that hangs would: connections stay open and nothing is answered.
+    ///
+    /// Returns once each of them stands still: the signal alone stops them when the kernel comes round to it.
+    #[expect(clippy::disallowed_methods, reason = "for tests, and done in a moment")]
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        let deadline = Instant::now() + PATIENCE;
+        while self.pid().is_some_and(|pid| !stands_still(pid)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets it go on after [`Self::freeze`].
@@ -234,11 +241,15 @@ impl PrivateBroker {
         self.signal(Signal::SIGCONT);
     }
 
+    fn pid(&self) -> Option<Pid> {
+        let pid = std::fs::read_to_string(self.folder.join("log/broker.pid")).ok()?;
+        pid.trim().parse().ok().map(Pid::from_raw)
+    }
+
     fn signal(&self, signal: Signal) {
-        let pid = std::fs::read_to_string(self.folder.join("log/broker.pid"));
-        if let Some(pid) = pid.ok().and_then(|pid| pid.trim().parse().ok()) {
+        if let Some(pid) = self.pid() {
             // Fails only if it is dead, which then shows.
-            let _dead = kill(Pid::from_raw(pid), signal);
+            let _dead = kill(pid, signal);
         }
     }
 
@@ -369,6 +380,19 @@ impl Drop for PrivateBroker {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether none of its threads runs; true also when it is gone. By the third field of `/proc/PID/task/*/stat`
+/// (proc(5)), after the name in brackets.
+fn stands_still(pid: Pid) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 /// Ends the keeper and everything that it started.
