@@ -28,3 +28,4 @@ pub mod server;
 pub mod settings;
 pub mod time;
 pub mod trigger;
+pub mod words;

@@ -48,7 +48,31 @@ impl Api {
         serde_json::from_str(text).map_err(|error| DemoError::Api(format!("{path}: {error}: {text}")))
     }
 
-    async fn send(
+    /// Asks for what has to be confirmed, and confirms it: the warning, and the answer.
+    ///
+    /// # Errors
+    /// As [`Api::call`], and if no confirmation was asked for.
+    pub async fn confirm<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<(Problem, T), DemoError> {
+        let answer = self.ask(method.clone(), path, body).await?;
+        let text = answer.text().await.unwrap_or_default();
+        let warned = serde_json::from_str::<Problem>(&text).ok();
+        let Some(warned) = warned.filter(|problem| problem.confirmation.is_some()) else {
+            return Err(DemoError::Api(format!(
+                "{path}: asked for no confirmation: {text}"
+            )));
+        };
+        let token = warned.confirmation.as_deref().unwrap_or_default();
+        let path = format!("{path}?confirmation={token}");
+        let answer = self.call(method, &path, body).await?;
+        Ok((warned, answer))
+    }
+
+    async fn ask(
         &self,
         method: Method,
         path: &str,
@@ -58,10 +82,19 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let answer = request
+        request
             .send()
             .await
-            .map_err(|error| DemoError::Api(format!("{path}: {error}")))?;
+            .map_err(|error| DemoError::Api(format!("{path}: {error}")))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Response, DemoError> {
+        let answer = self.ask(method, path, body).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }

@@ -8,6 +8,7 @@ use serde_json::json;
 use understudy_core::{
     contract::api::{FailoverView, Phase, StartMode},
     ids::{FailoverId, ServerId},
+    words::size,
 };
 
 use super::overlay::{self, OffersArgs};
@@ -15,7 +16,7 @@ use crate::{
     client::{Api, Connection, who},
     confirm::Consent,
     failure::Failure,
-    output::{Output, list, or_dash, phase, seconds, size, table, time, word},
+    output::{Output, list, or_dash, phase, seconds, table, time, word},
 };
 
 /// How often a failover that is watched is looked at.

@@ -15,6 +15,7 @@ use crate::{
     settings::BundleHash,
     time::Moment,
     trigger::Cause,
+    words::{length, size},
 };
 
 /// What a failover begins with.
@@ -167,13 +168,7 @@ impl Failover {
     /// # Errors
     /// If nothing is being synchronised.
     pub fn stop_restoration(&mut self, by: &str, now: Moment) -> Result<(), Problem> {
-        if !self.phase.hands_back() {
-            return Err(Problem::conflict(format!(
-                "failover {} is not synchronising recordings: there is nothing to stop",
-                self.id
-            )));
-        }
-        self.given_up = self.what_would_be_lost(now);
+        self.given_up = self.what_stopping_loses(now)?;
         let lost = match self.given_up.as_str() {
             "" => "nothing is lost",
             lost => lost,
@@ -183,15 +178,31 @@ impl Failover {
         Ok(())
     }
 
+    /// What the end of the synchronisation loses, in words; empty if it is nothing.
+    ///
+    /// # Errors
+    /// If nothing is being synchronised.
+    pub fn what_stopping_loses(&self, now: Moment) -> Result<String, Problem> {
+        if self.phase.hands_back() {
+            return Ok(self.what_would_be_lost(now));
+        }
+        Err(Problem::conflict(format!(
+            "failover {} is not synchronising recordings: there is nothing to stop",
+            self.id
+        )))
+    }
+
     /// What was recorded on failover servers and is not handed back, in words; empty if it is nothing.
     #[must_use]
     pub fn what_would_be_lost(&self, now: Moment) -> String {
         let total = self.total_progress();
         let segments = total.segments_total.saturating_sub(total.segments_done);
-        let bytes = total.bytes_total.saturating_sub(total.bytes_done);
-        let minutes = total.recorded_ms_total.saturating_sub(total.recorded_ms_done) / 60_000;
         let listed = (segments > 0).then(|| {
-            format!("{segments} segment(s), {bytes} bytes are lost ({minutes} min of recordings, summed over cameras)")
+            format!(
+                "{} of recordings, summed over cameras, is lost ({} in {segments} segment(s))",
+                length(total.recorded_ms_total.saturating_sub(total.recorded_ms_done)),
+                size(total.bytes_total.saturating_sub(total.bytes_done)),
+            )
         });
         let unread: Vec<String> = self.unread().iter().map(ToString::to_string).collect();
         let unread = (!unread.is_empty() && self.range == Range::Full).then(|| {

@@ -260,6 +260,12 @@ impl Fleet {
         let mut failover = failover
             .cloned()
             .ok_or_else(|| Problem::not_found("failover", id))?;
+        let lost = failover.what_stopping_loses(now)?;
+        if !lost.is_empty() {
+            // Not what is done already: that changes from one second to the next.
+            let situation = (&failover.id, failover.phase, &failover.holders);
+            self.confirmed(&situation, lost)?;
+        }
         failover.stop_restoration(by, now)?;
         self.keep(failover);
         Ok(Reply::Failover(Box::new(self.failovers[id].view())))

@@ -345,16 +345,29 @@ fn g5_stopping_the_restoration_says_what_is_lost_and_erases() {
     let epoch = rig.assignment("recorder-1").epoch;
     rig.restoration(epoch, 4, false);
     let failover = rig.newest().id;
-    rig.ok(Request::StopRestoration {
+    let stop = Request::StopRestoration {
         failover,
         by: "anna".to_owned(),
+    };
+    // Asked once, it says what it would lose, and goes on. What arrives meanwhile makes the word no worse.
+    let warned = rig.refused(stop.clone());
+    assert!(
+        warned.detail.contains("600 B in 6 segment(s)"),
+        "{}",
+        warned.detail
+    );
+    assert_eq!(rig.phase(), Phase::Restoring);
+    rig.restoration(epoch, 5, false);
+    rig.ok(Request::Confirmed {
+        confirmation: warned.confirmation.expect("a token"),
+        request: Box::new(stop),
     });
     assert_eq!(rig.phase(), Phase::Completed);
     let steps = rig.newest().steps;
     assert!(
         steps
             .iter()
-            .any(|step| step.what.contains("6 segment(s), 600 bytes are lost")),
+            .any(|step| step.what.contains("is lost (500 B in 5 segment(s))")),
         "{steps:?}"
     );
     assert_eq!(rig.assignment("failover-1").erase.len(), 1);
@@ -366,7 +379,7 @@ fn g5_what_nobody_has_a_list_of_is_not_called_nothing() {
     let failover = rig.newest();
     assert_eq!(failover.unread, [server_id("failover-1")]);
     assert_eq!(failover.progress.segments_total, 0);
-    rig.ok(Request::StopRestoration {
+    rig.confirm(Request::StopRestoration {
         failover: failover.id,
         by: "anna".to_owned(),
     });
@@ -610,7 +623,7 @@ fn g5_what_was_given_up_is_named_at_the_end_too() {
     let epoch = rig.assignment("recorder-1").epoch;
     rig.restoration(epoch, 4, false);
     let failover = rig.newest().id;
-    rig.ok(Request::StopRestoration {
+    rig.confirm(Request::StopRestoration {
         failover,
         by: "anna".to_owned(),
     });
@@ -619,7 +632,7 @@ fn g5_what_was_given_up_is_named_at_the_end_too() {
         _ => None,
     });
     let told = told.expect("it is over");
-    assert!(told.contains("600 bytes") && told.contains("6 min"), "{told}");
+    assert!(told.contains("600 B") && told.contains("6 min"), "{told}");
     let last = rig.newest().steps.pop().expect("steps");
     assert!(last.what.contains(&told), "{last:?}");
 }

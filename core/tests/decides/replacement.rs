@@ -31,12 +31,7 @@ fn replace(successor: Option<&str>) -> Request {
 }
 
 fn confirm(rig: &mut Rig, request: Request) -> FailoverView {
-    let confirmation = rig.refused(request.clone()).confirmation.expect("a token");
-    let reply = rig.ok(Request::Confirmed {
-        confirmation,
-        request: Box::new(request),
-    });
-    match reply {
+    match rig.confirm(request).1 {
         Reply::Failover(view) => *view,
         other => panic!("no failover: {other:?}"),
     }

@@ -175,6 +175,16 @@ impl Rig {
         self.ask(request).expect_err("a bad request")
     }
 
+    /// Asks for what has to be confirmed, and confirms it: the warning, and the answer.
+    pub(crate) fn confirm(&mut self, request: Request) -> (Problem, Reply) {
+        let warned = self.refused(request.clone());
+        let reply = self.ok(Request::Confirmed {
+            confirmation: warned.confirmation.clone().expect("a token"),
+            request: Box::new(request),
+        });
+        (warned, reply)
+    }
+
     /// The orchestrator dies and starts again from its records.
     pub(crate) fn restart(&mut self) {
         let records = serde_json::to_string(&self.records.values().collect::<Vec<_>>()).expect("JSON");

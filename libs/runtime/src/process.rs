@@ -21,6 +21,8 @@ use crate::{config::RuntimeConfig, telemetry};
 
 /// For how long [`Process::finish`] waits for the tasks.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long answers of the health endpoints that are under way are waited for.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Why a process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,8 @@ struct Inner {
     /// Cancelled after the tasks have ended, so that health can be asked for until then.
     closed: CancellationToken,
     tasks: TaskTracker,
+    /// The health endpoints, which end after the other tasks.
+    endpoints: TaskTracker,
     running: Mutex<BTreeMap<&'static str, usize>>,
     conditions: Mutex<BTreeMap<&'static str, String>>,
     registry: prometheus::Registry,
@@ -170,6 +174,7 @@ impl Process {
             shutdown: CancellationToken::new(),
             closed: closed.clone(),
             tasks: TaskTracker::new(),
+            endpoints: TaskTracker::new(),
             running: Mutex::default(),
             conditions: Mutex::default(),
             registry,
@@ -261,6 +266,12 @@ impl Process {
             tracing::error!(?running, "tasks did not end in time");
         }
         self.inner.closed.cancel();
+        self.inner.endpoints.close();
+        // A client that doesn't read its answer holds nobody up.
+        let ended = tokio::time::timeout(LAST_ANSWERS, self.inner.endpoints.wait()).await;
+        if ended.is_err() {
+            tracing::warn!("a request to the health endpoints was cut off");
+        }
     }
 
     fn hear_signals(&self) -> Result<(), StartError> {
@@ -297,8 +308,8 @@ impl Process {
         let alive = warp::path!("healthz").map(|| warp::reply::with_header("ok\n", VERSION_HEADER, VERSION));
         let routes = warp::get().and(alive.or(readiness).or(metrics));
         let closed = self.inner.closed.clone();
-        // Owned by `closed`: it ends last, after the tasks that `finish` awaits.
-        tokio::spawn(
+        // It ends last, after the other tasks that `finish` awaits.
+        self.inner.endpoints.spawn(
             warp::serve(routes)
                 .incoming(listener)
                 .graceful(closed.cancelled_owned())

@@ -21,6 +21,8 @@ pub struct Behaviour {
     pub unreachable: bool,
     /// It offers a codec that nobody records.
     pub unsupported_codec: Option<Unsupported>,
+    /// `RTP-Info` names a time that has nothing to do with the packets.
+    pub wrong_rtp_info: bool,
     /// This part of all packets of video that go by UDP is lost on the way, from 0 to 1.
     pub udp_loss: f64,
 }
@@ -63,6 +65,8 @@ pub struct BehaviourChange {
     pub unreachable: Option<bool>,
     /// `"mjpeg"` (also `true`), `"unknown"` or `false`.
     pub unsupported_codec: Option<Switch<Unsupported>>,
+    /// See [`Behaviour::wrong_rtp_info`].
+    pub wrong_rtp_info: Option<bool>,
     /// See [`Behaviour::udp_loss`].
     pub udp_loss: Option<f64>,
     /// Sends nothing for so many seconds, then goes on with the frame that is due.
@@ -96,6 +100,7 @@ impl Behaviour {
         set(&mut self.mute, change.mute);
         set(&mut self.refuse_password, change.refuse_password);
         set(&mut self.unreachable, change.unreachable);
+        set(&mut self.wrong_rtp_info, change.wrong_rtp_info);
         switch(&mut self.garbage, change.garbage, Some(Garbage::Rtp));
         switch(
             &mut self.unsupported_codec,

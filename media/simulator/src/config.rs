@@ -56,7 +56,7 @@ pub struct SimulatorConfig {
     /// GET /cameras, GET /sent, GET /cameras/ID/sent?since=MICROSECONDS, POST /cameras/ID/behaviour and
     /// POST /behaviour (all cameras) with any of {"mute":true, "drop":true or SECONDS, "refuse_password":true,
     /// "max_sessions":1, "garbage":"rtp" or "rtsp", "unreachable":true, "unsupported_codec":"mjpeg",
-    /// "stall":SECONDS, "udp_loss":0.01}. Anybody who reaches it may use it: keep it on loopback.
+    /// "wrong_rtp_info":true, "stall":SECONDS, "udp_loss":0.01}. Anybody who reaches it may use it: keep it on loopback.
     #[arg(long, value_name = "ADDRESS")]
     pub control: Option<SocketAddr>,
     /// How the video is compressed.

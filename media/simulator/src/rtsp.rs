@@ -242,10 +242,11 @@ impl Connection {
             .request_uri()
             .map(|uri| uri.as_str().trim_end_matches('/'))
             .unwrap_or_default();
+        let wrong = camera.behaviour().wrong_rtp_info;
         camera.play(session, |beginnings| {
             let info = beginnings
                 .iter()
-                .map(|beginning| rtp_info(base, beginning))
+                .map(|beginning| rtp_info(base, beginning, wrong))
                 .collect::<Vec<_>>();
             let answer = Response::builder(Version::V1_0, StatusCode::Ok)
                 .header(headers::RANGE, "npt=now-")
@@ -281,13 +282,13 @@ fn written(answer: ResponseBuilder, request: Option<&Request<Vec<u8>>>, body: &[
     message::written(answer, request, "understudy-simulator", body)
 }
 
-fn rtp_info(base: &str, beginning: &Beginning) -> String {
-    let track = match beginning.track {
-        Track::Video => sdp::VIDEO_TRACK,
-        Track::Audio => sdp::AUDIO_TRACK,
+/// What `RTP-Info` says of a track; `wrong`: sound begins long after its packets, and pictures long before theirs.
+fn rtp_info(base: &str, beginning: &Beginning, wrong: bool) -> String {
+    const LONG: u32 = 0x3000_0000;
+    let (track, wrongly) = match beginning.track {
+        Track::Video => (sdp::VIDEO_TRACK, beginning.timestamp.wrapping_sub(LONG)),
+        Track::Audio => (sdp::AUDIO_TRACK, beginning.timestamp.wrapping_add(LONG)),
     };
-    format!(
-        "url={base}/{track};seq={};rtptime={}",
-        beginning.sequence, beginning.timestamp
-    )
+    let said = if wrong { wrongly } else { beginning.timestamp };
+    format!("url={base}/{track};seq={};rtptime={said}", beginning.sequence)
 }

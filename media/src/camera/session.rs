@@ -3,6 +3,7 @@
 //! Never tries again, and never decides whether a camera is silent: its supervisor does.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use retina::{
+    PacketContext,
     client::{
         Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session as RtspSession, SessionOptions,
         SetupOptions, Stream, TcpTransportOptions, Transport as RtspTransport, UdpTransportOptions,
@@ -42,7 +44,9 @@ pub struct Session {
     format: Option<Arc<VideoFormat>>,
     audio: Option<(usize, AudioFormat)>,
     wall: WallMapping,
-    last: Duration,
+    start: Start,
+    /// When in the session the newest picture was taken.
+    last: Option<Duration>,
     /// What packets that were lost on the way spoil; none where none can be lost.
     losses: Option<Losses>,
 }
@@ -115,7 +119,8 @@ impl Session {
             format: None,
             audio,
             wall: WallMapping::default(),
-            last: Duration::ZERO,
+            start: Start::default(),
+            last: None,
             losses: (transport == Transport::Udp).then(Losses::default),
         })
     }
@@ -144,7 +149,8 @@ impl Session {
                     }
                 }
                 CodecItem::AudioFrame(frame) => {
-                    if let Some(at) = since_start(frame.timestamp()) {
+                    let (stream, arrived) = (frame.stream_id(), arrival(frame.ctx()));
+                    if let Some(at) = self.start.until(stream, frame.timestamp(), arrived) {
                         return Ok(Received::Frame(Frame::Audio(AudioFrame {
                             data: Bytes::copy_from_slice(frame.data()),
                             at,
@@ -164,14 +170,25 @@ impl Session {
                 _ => None,
             };
         }
-        let (Some(format), Some(at)) = (self.format.clone(), since_start(frame.timestamp())) else {
+        let Some(format) = self.format.clone() else {
             return Ok(None);
         };
-        if at > self.last + JUMP || at + JUMP < self.last {
-            let detail = format!("the camera's clock jumped from {:?} to {at:?}", self.last);
-            return Err(Fault::new(CameraFault::Garbage, detail));
+        let arrived = arrival(frame.start_ctx());
+        let jumped = |detail: String| {
+            Fault::new(
+                CameraFault::Garbage,
+                format!("the camera's clock jumped {detail}"),
+            )
+        };
+        let at = self
+            .start
+            .until(self.video, frame.timestamp(), arrived)
+            .ok_or_else(|| jumped("back to before the session's start".to_owned()))?;
+        if let Some(last) = self.last.replace(at)
+            && (at > last + JUMP || at + JUMP < last)
+        {
+            return Err(jumped(format!("from {last:?} to {at:?}")));
         }
-        self.last = at;
         let picture = Picture {
             after_loss: frame.loss() > 0,
             key: frame.is_random_access_point(),
@@ -182,7 +199,6 @@ impl Session {
         {
             return Ok(Some(Received::Damaged));
         }
-        let arrived = SystemTime::from(frame.start_ctx().received_wall());
         Ok(Some(Received::Frame(Frame::Video(VideoFrame {
             format,
             key: picture.key,
@@ -198,11 +214,47 @@ fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// None for what the camera's clock puts before the session's start.
-fn since_start(timestamp: retina::Timestamp) -> Option<Duration> {
-    let units = u128::try_from(timestamp.elapsed()).ok()?;
-    let nanos = units * 1_000_000_000 / u128::from(timestamp.clock_rate().get());
-    u64::try_from(nanos).ok().map(Duration::from_nanos)
+fn arrival(packet: &PacketContext) -> SystemTime {
+    SystemTime::from(packet.received_wall())
+}
+
+/// Where the timelines of a session's streams begin.
+///
+/// `RTP-Info` says it (RFC 2326, 12.33), and so keeps sound and pictures together. Some cameras say a time that has
+/// nothing to do with the packets: such a stream begins when its first frame arrives.
+#[derive(Debug, Default)]
+struct Start {
+    /// When the first frame of any stream arrived.
+    first: Option<SystemTime>,
+    /// How far each stream's own word is off, in nanoseconds, by its index.
+    off: BTreeMap<usize, i128>,
+}
+
+impl Start {
+    /// The time from the session's start to that of a frame of a stream; none for what lies before it.
+    fn until(
+        &mut self,
+        stream: usize,
+        timestamp: retina::Timestamp,
+        arrived: SystemTime,
+    ) -> Option<Duration> {
+        let said = i128::from(timestamp.elapsed()) * 1_000_000_000 / i128::from(timestamp.clock_rate().get());
+        self.place(stream, said, arrived)
+    }
+
+    fn place(&mut self, stream: usize, said: i128, arrived: SystemTime) -> Option<Duration> {
+        let first = *self.first.get_or_insert(arrived);
+        let off = self.off.entry(stream).or_insert_with(|| {
+            let by_arrival = arrived.duration_since(first).unwrap_or_default();
+            let plausible = 0..i128::try_from(JUMP.as_nanos()).unwrap_or(i128::MAX);
+            if plausible.contains(&said) {
+                0
+            } else {
+                said - i128::try_from(by_arrival.as_nanos()).unwrap_or(0)
+            }
+        });
+        u64::try_from(said - *off).ok().map(Duration::from_nanos)
+    }
 }
 
 /// The address without credentials, and these.
@@ -279,5 +331,43 @@ fn audio_format(stream: &Stream) -> Option<AudioFormat> {
             );
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+
+    #[test]
+    fn e1_a_stream_begins_when_rtp_info_says_and_if_that_is_wrong_with_its_first_frame() {
+        let arrived = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let mut start = Start::default();
+        // Pictures as said; sound by another clock, an hour off, first heard 200 ms later.
+        assert_eq!(
+            start.place(0, SECOND / 2, arrived(7_000)),
+            Some(Duration::from_millis(500))
+        );
+        assert_eq!(
+            start.place(1, 3_600 * SECOND, arrived(7_200)),
+            Some(Duration::from_millis(200))
+        );
+        assert_eq!(
+            start.place(1, 3_601 * SECOND, arrived(9_000)),
+            Some(Duration::from_millis(1_200))
+        );
+        assert_eq!(
+            start.place(0, SECOND, arrived(9_000)),
+            Some(Duration::from_secs(1))
+        );
+        // A start that lies ahead of the first frame is wrong too.
+        let mut start = Start::default();
+        assert_eq!(start.place(0, -90 * SECOND, arrived(7_000)), Some(Duration::ZERO));
+        assert_eq!(
+            start.place(0, -89 * SECOND, arrived(8_000)),
+            Some(Duration::from_secs(1))
+        );
+        assert_eq!(start.place(0, -91 * SECOND, arrived(8_000)), None);
     }
 }

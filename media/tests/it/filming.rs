@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use understudy_core::{camera::RecordingMode, contract::heartbeat::CameraStatus, policy::Range};
 use understudy_media::{archive::Verdict, film::Film};
-use understudy_simulator::{AuthScheme, Codec, SimulatorConfig};
+use understudy_simulator::{AuthScheme, BehaviourChange, Codec, SimulatorConfig};
 
 use crate::rig::{Rig, camera, camera_id, failover, ffprobe, numbers, server, until};
 
@@ -15,6 +15,11 @@ async fn nothing_is_missing(cameras: SimulatorConfig, codecs: &[&str]) -> anyhow
         ..cameras
     })
     .await?;
+    all_is_recorded(rig, codecs).await
+}
+
+/// The same with the two cameras of this rig.
+async fn all_is_recorded(rig: Rig, codecs: &[&str]) -> anyhow::Result<()> {
     rig.film(rig.cameras(2)).await;
     for number in [1, 2] {
         rig.until_segments(number, 2).await?;
@@ -96,6 +101,33 @@ async fn e1_a_cameras_sound_is_recorded_with_its_pictures() -> anyhow::Result<()
         &["aac", "h264"],
     )
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_a_session_is_kept_alive_with_a_camera_that_soon_forgets() -> anyhow::Result<()> {
+    let cameras = SimulatorConfig {
+        session_timeout: 2,
+        ..SimulatorConfig::default()
+    };
+    nothing_is_missing(cameras, &["h264"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_a_camera_whose_rtp_info_is_wrong_is_recorded_like_any_other() -> anyhow::Result<()> {
+    let rig = Rig::start(SimulatorConfig {
+        cameras: 2,
+        audio: true,
+        ..SimulatorConfig::default()
+    })
+    .await?;
+    let wrong = BehaviourChange {
+        wrong_rtp_info: Some(true),
+        ..BehaviourChange::default()
+    };
+    for number in [1, 2] {
+        rig.simulator.change(camera_id(number).as_str(), &wrong)?;
+    }
+    all_is_recorded(rig, &["aac", "h264"]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

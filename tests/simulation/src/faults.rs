@@ -9,7 +9,7 @@ use rand::{
 };
 use understudy_core::{
     contract::{
-        api::{CameraEdit, Phase, StartMode},
+        api::{CameraEdit, Phase, Problem, StartMode},
         heartbeat::{Storage, StorageState},
         rpc::{Answer, OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
@@ -349,6 +349,16 @@ impl World {
             };
             // Whether or not the host dies over it: from here on the recordings may be gone.
             self.watch.maybe_drop(&failover);
+            let request = match self.ask(request.clone()) {
+                Err(Problem {
+                    confirmation: Some(confirmation),
+                    ..
+                }) => Request::Confirmed {
+                    confirmation,
+                    request: Box::new(request),
+                },
+                _ => request,
+            };
             self.person(Fault::StopRestoration, &server, request);
         }
     }

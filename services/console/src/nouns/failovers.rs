@@ -128,14 +128,11 @@ pub(super) async fn replace(backend: &Backend, call: &Call) -> Outcome {
 
 pub(super) async fn stop_restoration(backend: &Backend, call: &Call) -> Outcome {
     let body: Asked = call.json_or_default()?;
-    one(
-        backend,
-        Request::StopRestoration {
-            failover: call.id("failover")?,
-            by: by(body.by)?,
-        },
-    )
-    .await
+    let request = Request::StopRestoration {
+        failover: call.id("failover")?,
+        by: by(body.by)?,
+    };
+    one(backend, confirmed(call, request)?).await
 }
 
 pub(super) async fn answer_offers(backend: &Backend, call: &Call) -> Outcome {

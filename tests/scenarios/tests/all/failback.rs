@@ -179,11 +179,18 @@ async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::
     );
 
     let path = format!("failovers/{}/restoration/stop", restoring.id);
-    let _: serde_json::Value = fleet
+    let (warned, _): (_, serde_json::Value) = fleet
         .rig
         .api
-        .call(reqwest::Method::POST, &path, Some(&serde_json::json!({})))
+        .confirm(reqwest::Method::POST, &path, Some(&serde_json::json!({})))
         .await?;
+    assert!(
+        warned
+            .detail
+            .contains("everything that failover-1 recorded is lost"),
+        "{}",
+        warned.detail
+    );
 
     fleet.phase("recorder-1", Phase::Completed).await?;
     fleet

@@ -1,11 +1,12 @@
 //! Who takes over, when, and what is said of it.
 
+use nix::sys::signal::Signal;
 use understudy_core::{
     contract::api::{Phase, ReasonKind, ServerState},
     ids::ServerId,
     policy::{Pairing, Policy},
 };
-use understudy_demo::rig::ServerPlan;
+use understudy_demo::{frames, rig::ServerPlan};
 use understudy_scenarios::{Fleet, plan};
 
 #[tokio::test]
@@ -173,6 +174,14 @@ async fn e12_surplus_cameras_are_disabled_lowest_priority_first_and_named() -> a
     let disabled: Vec<&str> = failover.disabled.iter().map(|camera| camera.as_str()).collect();
     assert_eq!(disabled, ["cam-001", "cam-003"]);
     fleet.films("failover-1", 2).await?;
+    fleet.files("failover-1", 2).await?;
+    let filmed = frames::recorded(&fleet.rig.server("failover-1").archive())?;
+    let filmed: Vec<&str> = filmed.keys().map(String::as_str).collect();
+    assert_eq!(
+        filmed,
+        ["cam-002", "cam-004"],
+        "the ones of the highest priority film"
+    );
     fleet.rig.stop().await;
     Ok(())
 }
@@ -214,11 +223,20 @@ async fn c5_g1_a_server_that_comes_back_in_mid_takeover_ends_up_filming_again() 
     };
     let mut fleet = Fleet::filming(understudy_demo::rig::Plan { policy, ..plan() }).await?;
 
+    // The failover server's recording service stands still, so that the takeover is under way for as long as we like.
+    fleet.rig.server("failover-1").ingest.signal(Signal::SIGSTOP);
     fleet.rig.server("recorder-1").kill();
     let failover = fleet
         .failover("recorder-1", "to be under way", |view| view.stand_in.is_some())
         .await?;
     fleet.rig.server("recorder-1").start()?;
+    let back = fleet
+        .failover("recorder-1", "to have lost its reason", |view| {
+            view.reason_cleared
+        })
+        .await?;
+    assert_eq!(back.phase, Phase::TakingOver, "{:?}", back.steps);
+    fleet.rig.server("failover-1").ingest.signal(Signal::SIGCONT);
 
     let ended = fleet
         .failover("recorder-1", "to end", |view| view.phase.is_final())
