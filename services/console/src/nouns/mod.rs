@@ -38,6 +38,7 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         | Op::SetPolicy
         | Op::StartFailover
         | Op::StopFailover
+        | Op::StopRestoration
         | Op::ReplaceServer => {
             drop(call.query(&[CONFIRMATION])?);
         }
