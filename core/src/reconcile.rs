@@ -529,6 +529,7 @@ impl Reconciler {
                 .filter(|(_, done)| *done)
                 .map(|(erasure, _)| erasure),
             relay: None,
+            right_to_act: None,
         }
     }
 }

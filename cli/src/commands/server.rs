@@ -303,6 +303,7 @@ fn overview(servers: &[ServerView]) -> String {
             } else {
                 "unprotected".into()
             },
+            acts(view).into(),
         ]
     };
     let mut text = table(
@@ -314,6 +315,7 @@ fn overview(servers: &[ServerView]) -> String {
             "state",
             "filming",
             "protection",
+            "acts",
         ],
         servers.iter().map(row).collect(),
         "no server is enrolled yet: understudy server add --help",
@@ -324,6 +326,24 @@ fn overview(servers: &[ServerView]) -> String {
         }
     }
     text
+}
+
+/// Whether it may open doors and switch outputs, in a word.
+fn acts(view: &ServerView) -> &'static str {
+    match &view.right_to_act {
+        Some(right) if right.held => "yes",
+        Some(_) => "no",
+        None => "-",
+    }
+}
+
+fn acts_and_why(view: &ServerView) -> String {
+    let words = view.right_to_act.as_ref().map(|right| match right.since {
+        Some(since) if right.held => format!(", since {}", time(since)),
+        _ if right.why.is_empty() => String::new(),
+        _ => format!(": {}", right.why),
+    });
+    format!("{}{}", acts(view), words.unwrap_or_default())
 }
 
 fn detail(view: &ServerView) -> String {
@@ -344,6 +364,7 @@ fn detail(view: &ServerView) -> String {
         ),
         format!("service      {} {}", word(&view.package), view.package.evidence),
         format!("volume       {} {}", word(&view.storage), view.storage.evidence),
+        format!("acts         {}", acts_and_why(view)),
         format!("sync         {}", view.server.sync_address),
     ];
     if view.server.mode == Mode::Recording {

@@ -103,6 +103,26 @@ impl Right {
         self.granted.is_some() && fresh
     }
 
+    /// Why it may not act at this very moment, in words; none if it may.
+    #[must_use]
+    pub fn why_not(&self, now: Moment) -> Option<&'static str> {
+        let bears = self
+            .assigned
+            .as_ref()
+            .is_some_and(|assigned| assigned.bears.is_some());
+        if self.may_act(now) {
+            None
+        } else if !bears {
+            Some("it bears no identity")
+        } else if !self.listening {
+            Some("it does not hear its queue: it has no connection to the broker")
+        } else if self.granted.is_none() {
+            Some("the host has not granted it")
+        } else {
+            Some("its own messages don't come back through its queue")
+        }
+    }
+
     /// Since when nobody else can have done anything about an event that it sees, if it has been given the right.
     #[must_use]
     pub fn alone_since(&self) -> Option<Monotonic> {

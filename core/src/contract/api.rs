@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::heartbeat::{CameraStatus, DamagedSegment, Evidence, Package, Progress, Storage};
+use super::heartbeat::{CameraStatus, DamagedSegment, Evidence, Package, Progress, RightToAct, Storage};
 use crate::{
     assignment::Epoch,
     camera::Camera,
@@ -144,6 +144,10 @@ pub struct ServerView {
     /// Its maintenance, while it lasts: no failover of it begins by itself, and it stands in for nobody new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<Maintenance>,
+    /// Whether it may open doors and switch outputs for the identity that it bears, by its own last word while that
+    /// is worth something; none from a server of before, or one that was not heard yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right_to_act: Option<RightToAct>,
 }
 
 /// How a maintenance is to be: `servers/{id}/maintenance`. Either an end or a duration, 7 days at most.

@@ -194,6 +194,23 @@ pub struct ServerReport {
     /// Where the cameras that it films can be watched: `rtsp://<address>`, without the camera's path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// Whether it may act; none from a server of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right_to_act: Option<RightToAct>,
+}
+
+/// Whether a server has the right to act for the identity that it bears ([`crate::authority`]), by its own word of
+/// that moment. It ends by itself, so that an old word of it is worth nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RightToAct {
+    /// Whether it has.
+    pub held: bool,
+    /// Since when, by its own clock; none while it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Why not, in words; empty while it has.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// How one camera is.

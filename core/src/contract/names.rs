@@ -15,6 +15,10 @@ pub const DEAD: &str = "understudy.dead";
 /// The queue that keeps what was dead-lettered until somebody looks.
 pub const DEAD_QUEUE: &str = "understudy.dead";
 
+/// Routing key on [`ASSIGNMENTS`] that the queue of every server is bound to, beside its own: no id has this
+/// character.
+pub const ALL_SERVERS: &str = "*";
+
 /// The service name under which the orchestrator answers.
 pub const ORCHESTRATOR: &str = "orchestrator";
 /// The service name under which the licence ledger answers.
@@ -24,6 +28,11 @@ pub const LICENSE: &str = "license";
 pub const ASSIGNMENT_TYPE: &str = "understudy.assignment";
 /// CloudEvents type of a [`super::heartbeat::SealedBundle`], sent through the assignment queue.
 pub const BUNDLE_TYPE: &str = "understudy.bundle";
+/// CloudEvents type of a [`crate::authority::Word`], sent through the assignment queue: by the host, and by the
+/// server to itself.
+pub const RIGHT_TYPE: &str = "understudy.right";
+/// CloudEvents type of a [`crate::authority::Claim`].
+pub const CLAIM_TYPE: &str = "understudy.claim";
 /// CloudEvents type of a [`super::heartbeat::Heartbeat`].
 pub const HEARTBEAT_TYPE: &str = "understudy.heartbeat";
 /// CloudEvents type of a [`super::heartbeat::ServerReport`].
@@ -40,7 +49,7 @@ pub fn assignment_queue(server: &ServerId) -> String {
 }
 
 /// Routing key on [`HEARTBEATS`]: `<domain>.<kind>.<server>`, where kind is `heartbeat`, `report`,
-/// `observation` or `restoration`.
+/// `observation`, `restoration` or `claim`.
 #[must_use]
 pub fn heartbeat_key(domain: &DomainId, kind: &str, server: &ServerId) -> String {
     format!("{domain}.{kind}.{server}")

@@ -5,7 +5,7 @@ use crate::{
     camera::{Camera, Credentials},
     contract::{
         api::{CameraView, DomainView, FailoverView, ServerState, ServerView},
-        heartbeat::{CameraStatus, PackageState, ServerReport, StorageState},
+        heartbeat::{CameraStatus, PackageState, RightToAct, ServerReport, StorageState},
     },
     coverage,
     failover::{Failover, Holding},
@@ -65,6 +65,7 @@ impl Fleet {
             storage: observation.map(|seen| seen.storage.clone()).unwrap_or_default(),
             warnings: self.warnings(member, cameras, protected),
             maintenance: self.maintenance_of(id).cloned(),
+            right_to_act: right_to_act(member, now),
             server,
         })
     }
@@ -236,6 +237,28 @@ impl Fleet {
         views.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
         views
     }
+}
+
+/// A server that can't be heard says no more that it has lost the right to act: it loses it by itself.
+fn right_to_act(member: &Member, now: Moment) -> Option<RightToAct> {
+    let said = member.report.as_ref()?.right_to_act.clone()?;
+    let runs = member.trigger.observation().is_some_and(|seen| {
+        matches!(
+            seen.package.state,
+            PackageState::Running | PackageState::Starting | PackageState::WrongVersion
+        )
+    });
+    let why = if !member.trigger.is_connected(now.monotonic) {
+        "it is not heard through the broker; what it had ends by itself within 3 s"
+    } else if !runs {
+        "its recording service is not heard; what it had ends by itself within 3 s"
+    } else {
+        return Some(said);
+    };
+    Some(RightToAct {
+        why: why.to_owned(),
+        ..RightToAct::default()
+    })
 }
 
 fn runs(status: &CameraStatus) -> bool {

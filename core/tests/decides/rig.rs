@@ -297,6 +297,7 @@ impl Rig {
             outlived: None,
             erased: None,
             relay: None,
+            right_to_act: None,
         };
         match &assignment.role {
             Role::Films(films) => {

@@ -11,6 +11,7 @@ use lapin::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use understudy_core::{
     assignment::Assignment,
+    authority::{Claim, Word},
     contract::{
         event::Fact,
         heartbeat::{Heartbeat, Observation, RestorationReport, SealedBundle, ServerReport},
@@ -126,6 +127,39 @@ impl Message {
             kind: names::BUNDLE_TYPE.to_owned(),
             body: json(bundle),
             ..Self::to_server(server)
+        }
+    }
+
+    /// About the right to act, for one server: from the host, or from the server to itself.
+    #[must_use]
+    pub fn word(server: &ServerId, word: &Word) -> Self {
+        Self {
+            kind: names::RIGHT_TYPE.to_owned(),
+            body: json(word),
+            ..Self::to_server(server)
+        }
+    }
+
+    /// Takes the right to act away from every server that has a queue, whether the host knows of it or not.
+    #[must_use]
+    pub fn fence() -> Self {
+        Self {
+            exchange: names::ASSIGNMENTS.to_owned(),
+            routing_key: names::ALL_SERVERS.to_owned(),
+            kind: names::RIGHT_TYPE.to_owned(),
+            body: json(&Word::Revoke),
+            mandatory: true,
+            ..Self::durable()
+        }
+    }
+
+    /// What a server of `domain` asks the right to act for.
+    #[must_use]
+    pub fn claim(domain: &DomainId, claim: &Claim) -> Self {
+        Self {
+            kind: names::CLAIM_TYPE.to_owned(),
+            body: json(claim),
+            ..Self::alive(domain, "claim", &claim.server, HEARTBEAT_WORTH)
         }
     }
 

@@ -139,6 +139,8 @@ pub struct Incoming {
     pub body: Bytes,
     /// Whether it was handed out before.
     pub redelivered: bool,
+    /// On which consumption of its subscription it came: see [`Subscription::consumption`].
+    pub consumption: u64,
     queue: Arc<str>,
     exchange: String,
     properties: BasicProperties,
@@ -242,7 +244,7 @@ impl Incoming {
 #[derive(Debug)]
 pub struct Subscription {
     incoming: mpsc::Receiver<Incoming>,
-    consuming: watch::Receiver<bool>,
+    consuming: watch::Receiver<Option<u64>>,
 }
 
 impl Subscription {
@@ -259,14 +261,21 @@ impl Subscription {
     /// Waits until the broker hands messages out to this subscription: facts published from now on are heard.
     pub async fn consuming(&mut self) {
         // An error means that the process ends, which `next` says.
-        let _ends = self.consuming.wait_for(|consuming| *consuming).await;
+        let _ends = self.consuming.wait_for(Option::is_some).await;
+    }
+
+    /// Which consumption goes on: each connection and each new beginning has a higher number than the one before;
+    /// none while the broker hands nothing out.
+    #[must_use]
+    pub fn consumption(&self) -> watch::Receiver<Option<u64>> {
+        self.consuming.clone()
     }
 }
 
 pub(crate) fn start(bus: &Bus, queue: Queue) -> Subscription {
     // Bounded by the prefetch: the broker hands out no more before some are acknowledged.
     let (sender, incoming) = mpsc::channel(usize::from(queue.prefetch));
-    let (consuming, consuming_seen) = watch::channel(false);
+    let (consuming, consuming_seen) = watch::channel(None);
     let feeder = Feeder {
         name: queue.name().into(),
         queue,
@@ -286,7 +295,7 @@ struct Feeder {
     queue: Queue,
     name: Arc<str>,
     sender: mpsc::Sender<Incoming>,
-    consuming: watch::Sender<bool>,
+    consuming: watch::Sender<Option<u64>>,
 }
 
 impl Feeder {
@@ -294,17 +303,17 @@ impl Feeder {
     async fn run(self) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut sessions = self.bus.sessions();
-        loop {
+        for number in 1.. {
             let session = tokio::select! {
                 session = sessions.next() => session,
                 () = self.stop() => return,
             };
             let Some(session) = session else { return };
             let why = tokio::select! {
-                why = self.consume(&session, &mut backoff) => why,
+                why = self.consume(&session, number, &mut backoff) => why,
                 why = session.ended() => why,
             };
-            self.consuming.send_replace(false);
+            self.consuming.send_replace(None);
             tracing::debug!(queue = &*self.name, why, "consuming begins anew");
             drop(session);
             tokio::select! {
@@ -324,13 +333,13 @@ impl Feeder {
     }
 
     /// Consumes until it has to stop or can't go on, and says why.
-    async fn consume(&self, session: &Session, backoff: &mut Backoff) -> String {
+    async fn consume(&self, session: &Session, number: u64, backoff: &mut Backoff) -> String {
         let channel = match session.connection.create_channel().await {
             Ok(channel) => channel,
             Err(error) => return error.to_string(),
         };
         let why = tokio::select! {
-            ended = self.deliver(&channel, backoff) => match ended {
+            ended = self.deliver(&channel, number, backoff) => match ended {
                 Ok(()) => "the broker ended the consumer".to_owned(),
                 Err(error) => error.to_string(),
             },
@@ -344,7 +353,7 @@ impl Feeder {
         why
     }
 
-    async fn deliver(&self, channel: &Channel, backoff: &mut Backoff) -> lapin::Result<()> {
+    async fn deliver(&self, channel: &Channel, number: u64, backoff: &mut Backoff) -> lapin::Result<()> {
         channel
             .basic_qos(self.queue.prefetch, BasicQosOptions::default())
             .await?;
@@ -354,24 +363,24 @@ impl Feeder {
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());
         let mut consumer = consumer.await?;
         backoff.reset();
-        self.consuming.send_replace(true);
+        self.consuming.send_replace(Some(number));
         while let Some(delivery) = consumer.next().await {
-            self.hand_over(delivery?).await;
+            self.hand_over(delivery?, number).await;
         }
         Ok(())
     }
 
-    async fn hand_over(&self, delivery: Delivery) {
+    async fn hand_over(&self, delivery: Delivery, number: u64) {
         self.bus.metrics().count(delivery.exchange.as_str(), "received");
         let by_itself = matches!(self.queue.kind, Kind::Own { .. });
-        let (incoming, acker) = self.incoming(delivery, by_itself);
+        let (incoming, acker) = self.incoming(delivery, number, by_itself);
         if self.sender.send(incoming).await.is_ok() && by_itself {
             // Fails with the connection, and the queue with it.
             let _lost = acker.ack(BasicAckOptions::default()).await;
         }
     }
 
-    fn incoming(&self, delivery: Delivery, by_itself: bool) -> (Incoming, Acker) {
+    fn incoming(&self, delivery: Delivery, consumption: u64, by_itself: bool) -> (Incoming, Acker) {
         let mut attributes = headers(&delivery.properties);
         let mut attribute = |name: &str| attributes.remove(&format!("{PREFIX}{name}"));
         let kind = attribute("type").or_else(|| delivery.properties.kind().as_ref().map(ToString::to_string));
@@ -386,6 +395,7 @@ impl Feeder {
             subject: attribute("subject").unwrap_or_default(),
             body: delivery.data.into(),
             redelivered: delivery.redelivered,
+            consumption,
             trace: trace_of(&delivery.properties),
             queue: Arc::clone(&self.name),
             exchange: delivery.exchange.to_string(),

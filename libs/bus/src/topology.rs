@@ -92,6 +92,7 @@ pub(crate) async fn declare_assignment_queue(channel: &Channel, server: &ServerI
         .queue_declare(queue.as_str().into(), DURABLE_QUEUE, arguments)
         .await?;
     bind(channel, &queue, names::ASSIGNMENTS, server.as_str()).await?;
+    bind(channel, &queue, names::ASSIGNMENTS, names::ALL_SERVERS).await?;
     Ok(queue)
 }
 

@@ -11,7 +11,11 @@ use understudy_bus::{
 };
 use understudy_core::{
     assignment::{Assignment, Epoch, Role},
-    contract::event::{Event, Fact},
+    authority::Word,
+    contract::{
+        event::{Event, Fact},
+        names,
+    },
     ids::{DomainId, ServerId},
     time::Timestamp,
 };
@@ -437,5 +441,38 @@ async fn an_assignment_is_delivered_within_milliseconds() {
     println!("median {:?}, 95 of 100 within {:?}", took[100], took[190]);
     // A few milliseconds on a machine at rest; polling anywhere, or Nagle's algorithm, would show as 40 or more.
     assert!(took[100] < Duration::from_millis(30), "median {:?}", took[100]);
+    process.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_fence_reaches_every_queue_and_a_new_consumption_has_a_higher_number() {
+    let broker = Broker::start().await.unwrap();
+    let process = Process::for_test("bus");
+    let sender = connected(&broker.config(), "orchestrator", &process).await;
+    // Given two servers that the sender has never heard of: their queues are made by themselves.
+    let first = connected(&broker.config(), "ingest", &process).await;
+    let mut queues = Vec::new();
+    for id in ["recorder-1", "recorder-2"] {
+        let mut queue = first.subscribe(Queue::assignments(&server(id)));
+        queue.consuming().await;
+        queues.push(queue);
+    }
+    sender.publish(Message::fence()).await.unwrap();
+    for queue in &mut queues {
+        let heard = next(queue).await;
+        assert_eq!(heard.kind, names::RIGHT_TYPE);
+        let word: Word = heard.json().unwrap();
+        assert_eq!(word, Word::Revoke);
+        assert_eq!((heard.consumption, *queue.consumption().borrow()), (1, Some(1)));
+    }
+
+    // When the broker's connection is lost, what was not acknowledged comes again, by another consumption.
+    broker.control(&["close_all_connections", "test"]).await.unwrap();
+    for queue in &mut queues {
+        let heard = next(queue).await;
+        assert!(heard.redelivered);
+        assert!(heard.consumption > 1, "{}", heard.consumption);
+        heard.ack().await;
+    }
     process.finish().await;
 }

@@ -1,24 +1,25 @@
 //! The server's own queue: what the host wants it to be, and the settings for that.
 //!
-//! Reads and sorts; decides nothing. What can't be understood goes to the dead letters with its reason, and
+//! Reads and sorts; decides nothing. The right to act ([`crate::acting`]) hears of each message first. What can't be understood goes to the dead letters with its reason, and
 //! what came is acknowledged only after the shell has it on disk.
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use understudy_bus::{Bus, Incoming, Queue, Subscription};
 use understudy_core::{
     assignment::Assignment,
+    authority::{Word, right},
     contract::{
         heartbeat::SealedBundle,
-        names::{ASSIGNMENT_TYPE, BUNDLE_TYPE},
+        names::{ASSIGNMENT_TYPE, BUNDLE_TYPE, RIGHT_TYPE},
     },
     ids::ServerId,
     settings::Bundle,
 };
 use understudy_runtime::TraceContext;
 
-use crate::opener::Opener;
+use crate::{acting::Acting, opener::Opener};
 
 /// A queue that has nothing more for this long is drained.
 const DRAINED: Duration = Duration::from_millis(2);
@@ -43,22 +44,33 @@ pub(crate) struct Batch {
 pub(crate) struct Inbox {
     server: ServerId,
     opener: Opener,
+    acting: Acting,
     subscription: Subscription,
 }
 
 impl Inbox {
-    pub(crate) fn open(bus: &Bus, server: &ServerId, opener: Opener) -> Self {
+    pub(crate) fn open(bus: &Bus, server: &ServerId, opener: Opener, acting: Acting) -> Self {
         Self {
             server: server.clone(),
             opener,
+            acting,
             subscription: bus.subscribe(Queue::assignments(server)),
         }
+    }
+
+    /// See [`Subscription::consumption`].
+    pub(crate) fn consumption(&self) -> watch::Receiver<Option<u64>> {
+        self.subscription.consumption()
     }
 
     /// Hands over what comes, batch by batch, until shutdown.
     pub(crate) async fn run(mut self, batches: mpsc::Sender<Batch>) {
         while let Some(first) = self.subscription.next().await {
             let batch = self.drain(first).await;
+            // Words about the right to act go no further.
+            if batch.receipts.is_empty() {
+                continue;
+            }
             if batches.send(batch).await.is_err() {
                 return;
             }
@@ -70,14 +82,27 @@ impl Inbox {
         let mut sealed = Vec::new();
         let mut next = Some(first);
         while let Some(incoming) = next {
-            batch.trace = Some(incoming.trace);
+            self.acting.hears_on(incoming.consumption);
             match self.read(&incoming) {
                 Ok(Letter::Assignment(assignment)) => {
+                    // At once, whatever becomes of it: whoever acts now acts by an assignment that is over.
+                    self.acting.step(right::Input::Assigned(&assignment));
+                    batch.trace = Some(incoming.trace);
                     batch.assignments.push(assignment);
                     batch.receipts.push(incoming);
                 }
-                Ok(Letter::Bundle(bundle)) => sealed.push((incoming, bundle)),
-                Err(why) => refuse(incoming, &why).await,
+                Ok(Letter::Bundle(bundle)) => {
+                    batch.trace = Some(incoming.trace);
+                    sealed.push((incoming, bundle));
+                }
+                Ok(Letter::Word(word)) => {
+                    self.acting.step(right::Input::Heard(word));
+                    incoming.ack().await;
+                }
+                Err(why) => {
+                    self.acting.step(right::Input::Garbled);
+                    refuse(incoming, &why).await;
+                }
             }
             if batch.receipts.len() + sealed.len() >= BATCH {
                 break;
@@ -126,6 +151,10 @@ impl Inbox {
                     ))
                 }
             }
+            RIGHT_TYPE => incoming
+                .json()
+                .map(Letter::Word)
+                .map_err(|error| error.to_string()),
             BUNDLE_TYPE => incoming
                 .json()
                 .map(Letter::Bundle)
@@ -150,6 +179,7 @@ async fn refuse(incoming: Incoming, why: &str) {
 enum Letter {
     Assignment(Assignment),
     Bundle(SealedBundle),
+    Word(Word),
 }
 
 impl Batch {

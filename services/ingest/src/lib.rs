@@ -4,6 +4,7 @@
 //! films. It films at once from what lies on its own disk, before the broker is there, and goes on when the
 //! broker goes. Killed at any moment, it goes on where it was.
 
+mod acting;
 mod config;
 mod director;
 mod disk;
@@ -21,7 +22,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use understudy_bus::{BrokerConfig, Bus, BusError};
 use understudy_core::{
     assignment::{Assignment, Role},
-    ids::FailoverId,
+    authority::right,
+    ids::{FailoverId, Incarnation},
     settings::Bundle,
 };
 use understudy_media::{
@@ -32,17 +34,18 @@ use understudy_media::{
 };
 use understudy_runtime::{Process, ServerConfig};
 
-pub use self::{
-    config::IngestConfig,
-    disk::DiskError,
-    opener::{AnswerError, Opener, OpenerError, answer},
-};
 use self::{
+    acting::Acting,
     disk::Disk,
     inbox::Inbox,
     keeper::Keeper,
     metrics::Metrics,
     shell::{Doors, Shell, Tools},
+};
+pub use self::{
+    config::IngestConfig,
+    disk::DiskError,
+    opener::{AnswerError, Opener, OpenerError, answer},
 };
 
 /// Work done elsewhere whose result waits for the shell: one `Closed` or `Erased` for each failover that the
@@ -119,11 +122,22 @@ pub async fn run(
     config.validate()?;
     let assigned = process.condition("assignment");
     let opened = process.condition("archive");
-    let metrics = Metrics::register(process.registry(), &server.domain, &server.id)?;
+    let id = uuid::Uuid::new_v4().to_string();
+    let incarnation = Incarnation::new(id).expect("a UUID is lower-case letters, digits and hyphens");
+    let (acting, said) = Acting::new(server.id.clone(), incarnation.clone());
+    let metrics = Metrics::register(process.registry(), &server.domain, &server.id, &acting)?;
     let (disk, archive) = open(&server).await?;
     let persisted = disk.load_assignment(&server.id)?;
     let bundles = open_bundles(&disk, &opener).await?;
     opened.ready();
+
+    if let Some(assignment) = persisted
+        .assignment
+        .as_ref()
+        .filter(|known| known.server == server.id)
+    {
+        acting.step(right::Input::Assigned(assignment));
+    }
 
     // Connects by itself, and nothing below waits for it: cameras are filmed without a broker too.
     let bus = Bus::start(&broker, &format!("ingest/{}", server.id), &process)?;
@@ -169,8 +183,9 @@ pub async fn run(
         limits,
         metrics,
         assigned,
+        acting: acting.clone(),
     };
-    let shell = Shell::start(tools, &config, &server, persisted, bundles, held).await;
+    let shell = Shell::start(tools, &config, &server, incarnation, (persisted, bundles, held)).await;
 
     let (fetched, fetches) = mpsc::channel(1);
     process.spawn(
@@ -183,7 +198,21 @@ pub async fn run(
     );
     // One batch waits while the shell has the one before on its way to the disk.
     let (batches, inbox) = mpsc::channel(1);
-    process.spawn("inbox", Inbox::open(&bus, &server.id, opener).run(batches));
+    let right = acting.changes();
+    let listening = Inbox::open(&bus, &server.id, opener, acting.clone());
+    process.spawn(
+        "right to act",
+        acting.keep(listening.consumption(), process.clone()),
+    );
+    let said = acting::say(
+        said,
+        bus.clone(),
+        server.id.clone(),
+        server.domain.clone(),
+        process.clone(),
+    );
+    process.spawn("claims and echoes", said);
+    process.spawn("inbox", listening.run(batches));
     shell
         .run(
             Doors {
@@ -194,6 +223,7 @@ pub async fn run(
                 results,
                 announced,
                 link: bus.link(),
+                right,
             },
             &process,
         )

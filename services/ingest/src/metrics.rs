@@ -8,6 +8,8 @@ use understudy_core::{
     ids::{CameraId, DomainId, ServerId},
 };
 
+use crate::acting::{Acting, RightGauge};
+
 /// The recording service's metrics.
 pub(crate) struct Metrics {
     cameras: IntGaugeVec,
@@ -23,6 +25,7 @@ impl Metrics {
         registry: &Registry,
         domain: &DomainId,
         server: &ServerId,
+        acting: &Acting,
     ) -> Result<Self, prometheus::Error> {
         let opts = |name: &str, help: &str| {
             Opts::new(name, help)
@@ -61,6 +64,11 @@ impl Metrics {
         registry.register(Box::new(metrics.assignments.clone()))?;
         registry.register(Box::new(metrics.viewers.clone()))?;
         registry.register(Box::new(metrics.damaged.clone()))?;
+        let right = IntGauge::with_opts(opts(
+            "understudy_right_to_act",
+            "1 while this server may open doors and switch outputs for the identity that it bears",
+        ))?;
+        registry.register(Box::new(RightGauge::new(right, acting.clone())))?;
         Ok(metrics)
     }
 

@@ -19,7 +19,7 @@ use understudy_bus::{Incoming, Link};
 use understudy_core::{
     assignment::{Assignment, Role},
     camera::Camera,
-    contract::heartbeat::{CameraStatus, SealedBundle, ServerReport},
+    contract::heartbeat::{CameraStatus, RightToAct, SealedBundle, ServerReport},
     ids::{CameraId, DomainId, FailoverId, Incarnation},
     reconcile::{Effect, Input, Persisted, Reconciler},
     settings::{Bundle, BundleHash},
@@ -28,8 +28,8 @@ use understudy_media::{film::Studio, relay::Relay};
 use understudy_runtime::{Condition, ServerConfig, TraceContext, clock};
 
 use crate::{
-    IngestConfig, director::Order, disk::Disk, inbox::Batch, keeper::Keeper, metrics::Metrics,
-    report::Schedule,
+    IngestConfig, acting::Acting, director::Order, disk::Disk, inbox::Batch, keeper::Keeper,
+    metrics::Metrics, report::Schedule,
 };
 
 /// How often time is told to the reconciler, and what the disk refused is tried again.
@@ -51,6 +51,8 @@ pub(crate) struct Tools {
     pub(crate) limits: watch::Sender<Vec<Camera>>,
     pub(crate) metrics: Metrics,
     pub(crate) assigned: Condition,
+    /// To be asked whether this server may act.
+    pub(crate) acting: Acting,
 }
 
 /// Where things come in from.
@@ -64,6 +66,8 @@ pub(crate) struct Doors {
     /// Where live view is given out.
     pub(crate) announced: watch::Receiver<Option<SocketAddr>>,
     pub(crate) link: watch::Receiver<Link>,
+    /// Whether this server may act.
+    pub(crate) right: watch::Receiver<RightToAct>,
 }
 
 /// Something to be done, in order; what follows waits for it.
@@ -97,11 +101,9 @@ impl Shell {
         tools: Tools,
         config: &IngestConfig,
         server: &ServerConfig,
-        persisted: Persisted,
-        bundles: Vec<Bundle>,
-        held: BTreeSet<FailoverId>,
+        incarnation: Incarnation,
+        (persisted, bundles, held): (Persisted, Vec<Bundle>, BTreeSet<FailoverId>),
     ) -> Self {
-        let id = uuid::Uuid::new_v4().to_string();
         let cameras = bundles.iter().flat_map(|bundle| bundle.cameras.clone());
         let cameras = cameras.map(|camera| (camera.id.clone(), camera)).collect();
         let (reconciler, effects) =
@@ -115,7 +117,7 @@ impl Shell {
                 Instant::now(),
             ),
             domain: server.domain.clone(),
-            incarnation: Incarnation::new(id).expect("a UUID is lower-case letters, digits and hyphens"),
+            incarnation,
             sequence: 0,
             max_cameras: server.max_cameras,
             cameras,
@@ -156,6 +158,7 @@ impl Shell {
                         self.schedule.changed(Instant::now());
                     }
                 }
+                Ok(()) = doors.right.changed() => self.schedule.changed(Instant::now()),
                 () = self.schedule.due(), if self.todo.is_empty() => self.report(),
                 _ = ticks.tick() => {
                     self.step(Input::Tick);
@@ -360,6 +363,7 @@ impl Shell {
         let relay = *self.tools.relay.address().borrow();
         let report = ServerReport {
             relay: relay.map(|address| format!("rtsp://{address}")),
+            right_to_act: Some(self.tools.acting.shown()),
             ..report
         };
         self.tools.reports.send_replace(Some(report));

@@ -8,9 +8,10 @@ use common::{
     Host, Rig, all_record, bundle, cameras, epoch, eventually, failover, films, holds, quick, server,
 };
 use tokio::time::Instant;
-use understudy_bus::{Message, private_broker::PrivateBroker};
+use understudy_bus::{Message, Queue, private_broker::PrivateBroker};
 use understudy_core::{
     assignment::Role,
+    authority::{Claim, Word},
     contract::{
         heartbeat::{CameraStatus, ServerReport},
         names::ORCHESTRATOR,
@@ -300,6 +301,62 @@ async fn an_assignment_that_the_disk_refuses_is_neither_acted_on_nor_reported() 
         reached && report.cameras.is_empty()
     })
     .await;
+    running.stop().await;
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e2_e3_a_word_of_a_later_version_ends_the_right_and_the_assignment_behind_it_is_taken() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(1).await;
+    let rig = Rig::new("recorder-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    let mut claims = host.bus.subscribe(Queue::heartbeats(&["east.claim.recorder-1"]));
+    claims.consuming().await;
+    let running = rig.start(broker.config());
+    host.stage(&rig.config.id, &rig.key.seal(&settings)).await;
+    host.assign(&rig.assignment(1, films(&settings, None))).await;
+
+    // Given: it claims the right for what it was assigned, and is granted it.
+    let wanted = Some((rig.config.id.clone(), epoch(1)));
+    let claim = loop {
+        let incoming = tokio::time::timeout(common::PATIENCE, claims.next())
+            .await
+            .expect("in time");
+        let claim: Claim = incoming.expect("not ended").json().expect("a claim");
+        if claim.wants == wanted {
+            break claim;
+        }
+    };
+    let may_act = |report: &ServerReport| report.right_to_act.as_ref().is_some_and(|right| right.held);
+    let grant = Word::Grant { claim, alone_ms: 0 };
+    host.bus
+        .publish(Message::word(&rig.config.id, &grant))
+        .await
+        .expect("published");
+    host.until("granted", may_act).await;
+
+    // When something comes that it can't read, it may have been told to stop: it acts no more, and claims anew.
+    let mut unknown = Message::word(&rig.config.id, &Word::Revoke);
+    unknown.body = r#"{"word":"lend","to":"recorder-2"}"#.into();
+    host.bus.publish(unknown).await.expect("published");
+    let report = host.until("over", |report| !may_act(report)).await;
+    let why = report.right_to_act.map(|right| right.why);
+    assert_eq!(why.as_deref(), Some("the host has not granted it"));
+
+    // It lies among the dead letters, and what comes behind it is taken as ever.
+    host.assign(&rig.assignment(2, Role::Standby)).await;
+    host.until("standby", |report| report.epoch == Some(epoch(2)))
+        .await;
+    let dead = broker
+        .control(&["list_queues", "name", "messages"])
+        .await
+        .expect("queues");
+    let mut lines = dead
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert!(lines.any(|line| line == ["understudy.dead", "1"]), "{dead}");
     running.stop().await;
     simulator.stop().await;
 }

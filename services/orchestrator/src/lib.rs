@@ -4,6 +4,7 @@
 //! only then is anything published or answered.
 
 mod config;
+mod grants;
 mod job;
 mod ledger;
 mod listen;

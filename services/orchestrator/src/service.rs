@@ -15,6 +15,7 @@ use understudy_core::{
     },
     fleet::{Effect, Fleet, Input},
     ids::ServerId,
+    server::Mode,
 };
 use understudy_runtime::{
     Condition, HostConfig, Process, TraceContext, clock, seal::FleetKey, seal::SealError,
@@ -23,6 +24,7 @@ use understudy_store::{Store, StoreError};
 
 use crate::{
     config::OrchestratorConfig,
+    grants::{self, Holders},
     job::{Job, Work, fresh},
     ledger, listen,
     metrics::Metrics,
@@ -83,6 +85,8 @@ pub async fn run(
         "queues",
         queues::keep(bus.clone(), enrolled, wake.clone(), process.shutdown()),
     );
+    let (holders, held) = watch::channel(Holders::new());
+    process.spawn("grants", grants::keep(bus.clone(), held, process.shutdown()));
     let (jobs, waiting) = mpsc::channel(WAITING);
     let (licenses, requests) = mpsc::channel(ledger::WAITING);
     process.spawn(
@@ -104,6 +108,7 @@ pub async fn run(
         database,
         wake,
         servers,
+        holders,
         licenses,
         metrics,
     };
@@ -129,6 +134,7 @@ struct Orchestrator {
     database: Condition,
     wake: Arc<Notify>,
     servers: watch::Sender<BTreeSet<ServerId>>,
+    holders: watch::Sender<Holders>,
     licenses: mpsc::Sender<(TraceContext, LicenseRequest)>,
     metrics: Metrics,
 }
@@ -144,7 +150,10 @@ impl Orchestrator {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = ticks.tick() => TraceContext::root().scope(self.step(Input::Tick { fresh: fresh() })).await,
+                _ = ticks.tick() => {
+                    TraceContext::root().scope(self.step(Input::Tick { fresh: fresh() })).await;
+                    self.show_holders();
+                }
                 _ = shows.tick() => self.metrics.show(&mut self.fleet),
                 job = jobs.recv() => match job {
                     Some(Job { trace, work }) => trace.scope(self.work(work)).await,
@@ -168,6 +177,23 @@ impl Orchestrator {
     async fn step(&mut self, input: Input) {
         let effects = self.fleet.step(input, clock::now());
         self.carry_out(effects).await;
+    }
+
+    /// Who is to act for each recording server, as it is stored. Looked at with each tick only: of two servers that
+    /// take turns the new one waits for seconds anyway.
+    fn show_holders(&self) {
+        let recording = self
+            .fleet
+            .servers()
+            .filter(|server| server.mode == Mode::Recording);
+        let now: Holders = recording
+            .filter_map(|server| Some((server.id.clone(), self.fleet.holder(&server.id)?)))
+            .collect();
+        self.holders.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
     }
 
     async fn answer(&mut self, request: OrchestratorRequest) -> Answer<OrchestratorReply> {

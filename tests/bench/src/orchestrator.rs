@@ -318,6 +318,7 @@ impl Fleet {
             outlived: None,
             erased: None,
             relay: None,
+            right_to_act: None,
         })
     }
 

@@ -258,6 +258,7 @@ impl Player {
             outlived: Default::default(),
             erased: Default::default(),
             relay: Default::default(),
+            right_to_act: Default::default(),
         })
     }
 

@@ -1,7 +1,6 @@
-//! Recording servers that are heard and don't record: a volume that the kernel has made read-only, a recording
-//! service that hangs.
+//! Recording servers that are heard and don't record: a volume that the kernel has made read-only. A recording service
+//! that hangs is in `acting.rs`.
 
-use nix::sys::signal::Signal;
 use understudy_core::{
     contract::api::{Phase, ReasonKind},
     policy::Policy,
@@ -46,29 +45,5 @@ async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evide
     fleet.films("failover-1", 4).await?;
     fleet.rig.stop().await;
     drop(disk);
-    Ok(())
-}
-
-#[tokio::test]
-async fn c4_a_server_whose_recording_service_hangs_is_failed_over_with_the_evidence() -> anyhow::Result<()> {
-    let policy = Policy {
-        on_package: true,
-        ..plan().policy
-    };
-    let mut fleet = Fleet::filming(Plan { policy, ..plan() }).await?;
-
-    fleet.rig.server("recorder-1").ingest.signal(Signal::SIGSTOP);
-
-    let failover = fleet.phase("recorder-1", Phase::Serving).await?;
-    assert_eq!(failover.reason.kind, ReasonKind::Package);
-    let summary = &failover.reason.summary;
-    assert!(
-        summary.contains("not answering") && summary.contains("has not answered within"),
-        "{summary}"
-    );
-    assert!(!failover.reason.evidence.is_empty(), "c7");
-    fleet.films("failover-1", 4).await?;
-    fleet.rig.server("recorder-1").ingest.signal(Signal::SIGCONT);
-    fleet.rig.stop().await;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Each module breaks one part of the fleet; test names begin with the row that they prove.
 
+mod acting;
 mod ailing;
 mod archive;
 mod broker;

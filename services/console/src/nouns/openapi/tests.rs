@@ -14,7 +14,7 @@ use understudy_core::{
             Phase, Problem, ReasonKind, ReplacementCandidate, ReplacementView, ServerEdit, ServerState,
             ServerView, Step, TemporaryChange,
         },
-        heartbeat::{DamagedSegment, Evidence, Progress},
+        heartbeat::{DamagedSegment, Evidence, Progress, RightToAct},
     },
     ids::ServerId,
     maintenance::Maintenance,
@@ -226,6 +226,11 @@ fn servers_and_cameras_are_as_described() {
                 since: Timestamp(1),
                 why: "a disk".into(),
                 by: "anna".into(),
+            }),
+            right_to_act: Some(RightToAct {
+                held: false,
+                since: Some(Timestamp(1)),
+                why: "it bears no identity".into(),
             }),
         },
     );
