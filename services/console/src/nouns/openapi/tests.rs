@@ -218,7 +218,7 @@ fn servers_and_cameras_are_as_described() {
             failover: Some(id("failover-1")),
             package: serde_json::from_value(json!({"state": "crashed", "evidence": "gone"}))
                 .expect("a package"),
-            storage: serde_json::from_value(json!({"state": "damaged", "evidence": "gone"}))
+            storage: serde_json::from_value(json!({"state": "damaged", "evidence": "gone", "full": true}))
                 .expect("a volume"),
             warnings: vec!["one".into()],
             maintenance: Some(Maintenance {
