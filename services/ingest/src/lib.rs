@@ -14,6 +14,7 @@ mod metrics;
 mod opener;
 mod report;
 mod shell;
+mod snapshots;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -43,6 +44,7 @@ use self::{
     keeper::Keeper,
     metrics::Metrics,
     shell::{Doors, Shell, Tools},
+    snapshots::Snapshots,
 };
 
 /// Work done elsewhere whose result waits for the shell: one `Closed` or `Erased` for each failover that the
@@ -135,7 +137,13 @@ pub async fn run(
             path: archive.folder().to_owned(),
             source,
         })?;
-    let studio = Studio::new(archive, config.studio()).await?;
+    let studio = Studio::new(archive.clone(), config.studio()).await?;
+    let snapshots = Snapshots {
+        server: server.id.clone(),
+        studio: studio.clone(),
+        archive,
+    };
+    snapshots.serve(&bus, &process);
     let statuses = studio.statuses();
     let relay = Relay::new(studio.clone());
     process.spawn(
