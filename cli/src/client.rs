@@ -89,6 +89,16 @@ impl Api {
         understood(self.get(path).await?)
     }
 
+    /// Reads what is no JSON.
+    pub(crate) async fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let answer = self
+            .checked(self.request(Method::GET, path).timeout(DEADLINE))
+            .await?;
+        let bytes = answer.bytes().await;
+        let bytes = bytes.map_err(Failure::while_doing("the API's answer broke off"))?;
+        Ok(bytes.to_vec())
+    }
+
     /// Sends something.
     pub(crate) async fn send<B: Serialize + Sync + ?Sized>(
         &self,

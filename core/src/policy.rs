@@ -61,6 +61,9 @@ pub struct Policy {
     pub disconnection_ms: u64,
     /// Start when its recording volume is degraded or damaged.
     pub on_storage: bool,
+    /// A recording volume that stays full although retention should have made room counts as damaged, so that with
+    /// [`Policy::on_storage`] it starts a failover.
+    pub full_is_damage: bool,
     /// Start when its recording service is abnormal.
     pub on_package: bool,
     /// End by itself when the reason has cleared.
@@ -78,6 +81,7 @@ impl Default for Policy {
             on_disconnection: true,
             disconnection_ms: 10_000,
             on_storage: false,
+            full_is_damage: false,
             on_package: false,
             stop_automatically: false,
             range: Range::Full,

@@ -475,8 +475,13 @@ impl Subject {
                 self.package.state, self.package.evidence
             ),
             Transition::Storage => format!(
-                "recording volume {:?}: {}",
-                self.storage.state, self.storage.evidence
+                "recording volume {:?}{}: {}",
+                self.storage.state,
+                match self.storage.full {
+                    true => ", full although retention should have made room",
+                    false => "",
+                },
+                self.storage.evidence
             ),
             Transition::Blinded => blind.unwrap_or_default().to_owned(),
             Transition::SeesAgain => "the host can see again".to_owned(),

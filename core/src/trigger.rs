@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::{
     contract::{
         api::{FailoverReason, ReasonKind},
-        heartbeat::{Evidence, Observation, PackageState, StorageState},
+        heartbeat::{Evidence, Observation, PackageState, Storage, StorageState},
     },
     policy::Policy,
     presence::farewell_words,
@@ -38,6 +38,7 @@ pub struct Trigger {
     running_since: Option<Monotonic>,
     undamaged_since: Option<Monotonic>,
     normal_since: Option<Monotonic>,
+    roomy_since: Option<Monotonic>,
     faults: Faults,
     spells: Spells,
     /// What was before counts for nothing: its maintenance ended then.
@@ -82,6 +83,7 @@ impl Trigger {
         hold(&mut self.running_since, package == PackageState::Running, now);
         hold(&mut self.undamaged_since, storage != StorageState::Damaged, now);
         hold(&mut self.normal_since, storage == StorageState::Normal, now);
+        hold(&mut self.roomy_since, !observation.storage.full, now);
         self.last = Some(Seen { observation, at: now });
     }
 
@@ -188,7 +190,7 @@ impl Trigger {
                         farewell_words(&seen.observation)
                     ),
                 )
-            } else if policy.on_storage && seen.observation.storage.state != StorageState::Normal {
+            } else if policy.on_storage && is_ill(&seen.observation.storage, policy) {
                 (ReasonKind::Storage, storage_words(&seen.observation))
             } else if policy.on_package && self.is_abnormal_for_long(now.monotonic) {
                 (ReasonKind::Package, package_summary(&seen.observation))
@@ -223,12 +225,17 @@ impl Trigger {
     #[must_use]
     pub fn has_cleared(&self, kind: ReasonKind, policy: &Policy, now: Moment) -> bool {
         let lasts = |since: Option<Monotonic>| since.is_some_and(|at| now.monotonic.since(at) >= STABILITY);
-        let volume = if kind == ReasonKind::Storage || policy.on_storage {
-            self.normal_since
-        } else {
-            self.undamaged_since
+        let counts = kind == ReasonKind::Storage || policy.on_storage;
+        let volume = match counts {
+            true => self.normal_since,
+            false => self.undamaged_since,
         };
-        self.is_heard(now.monotonic) && lasts(self.heard_since) && lasts(self.running_since) && lasts(volume)
+        let has_room = !(counts && policy.full_is_damage) || lasts(self.roomy_since);
+        self.is_heard(now.monotonic)
+            && lasts(self.heard_since)
+            && lasts(self.running_since)
+            && lasts(volume)
+            && has_room
     }
 
     /// Whatever was wrong with the server until now was meant: every duration counts from here on.
@@ -321,8 +328,14 @@ fn package_summary(observation: &Observation) -> String {
     )
 }
 
+/// Whether a volume is a reason for a failover under a policy that names volumes.
+fn is_ill(storage: &Storage, policy: &Policy) -> bool {
+    storage.state != StorageState::Normal || (policy.full_is_damage && storage.full)
+}
+
 fn storage_words(observation: &Observation) -> String {
     let state = match observation.storage.state {
+        StorageState::Normal if observation.storage.full => "full although retention should have made room",
         StorageState::Normal => "normal",
         StorageState::Degraded => "degraded",
         StorageState::Damaged => "damaged",

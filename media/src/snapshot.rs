@@ -9,10 +9,11 @@ use tokio::sync::Semaphore;
 use understudy_core::{
     contract::segment::Segment,
     ids::{CameraId, FailoverId},
+    time::Timestamp,
 };
 
 use crate::{
-    archive::{Archive, ArchiveError, Kind},
+    archive::{Archive, ArchiveError, Filter, Kind, Name, Verdict},
     camera::frame::{VideoCodec, VideoFrame},
 };
 
@@ -28,7 +29,10 @@ pub enum SnapshotError {
     /// What it sent could not be decoded.
     #[error("the picture could not be decoded: {0}")]
     Decode(String),
-    /// It could not be written.
+    /// It is not what was kept.
+    #[error("the picture is damaged: {0}")]
+    Damaged(String),
+    /// It could not be written, or read again.
     #[error("{path}: {source}")]
     Write {
         /// The file.
@@ -40,6 +44,64 @@ pub enum SnapshotError {
     /// It could not be indexed.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+}
+
+/// A picture's name among those of its camera; none for what is no picture.
+#[must_use]
+pub fn id(segment: &Segment) -> Option<&str> {
+    let name = Name::parse(&segment.path)?;
+    let file = segment.path.rsplit('/').next()?;
+    (name.kind == Kind::Snapshot).then(|| file.strip_suffix(".jpg"))?
+}
+
+/// Whether the name can be a picture's: of nothing else, a path is made.
+fn path(camera: &CameraId, id: &str) -> Option<String> {
+    let path = format!("{camera}/snapshots/{id}.jpg");
+    Name::parse(&path).is_some().then_some(path)
+}
+
+/// The pictures of a camera that an archive has, newest first.
+///
+/// # Errors
+/// What the index says.
+pub async fn list(
+    archive: &Archive,
+    camera: CameraId,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+) -> Result<Vec<Segment>, ArchiveError> {
+    let filter = Filter {
+        camera: Some(camera),
+        to,
+        kind: Some(Kind::Snapshot),
+        ..Filter::default()
+    };
+    let mut pictures = archive.segments(filter).await?;
+    // A picture has no length: it begins and ends at the same time.
+    pictures.retain(|picture| from.is_none_or(|from| picture.start >= from));
+    pictures.reverse();
+    Ok(pictures)
+}
+
+/// A picture, read whole and compared with what the index says of it; none if the archive has none of that name.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`] if it is not what was kept; else what disk and index say.
+pub async fn read(archive: &Archive, camera: &CameraId, id: &str) -> Result<Option<Vec<u8>>, SnapshotError> {
+    let Some(path) = path(camera, id) else {
+        return Ok(None);
+    };
+    let pictures = list(archive, camera.clone(), None, None).await?;
+    let Some(picture) = pictures.into_iter().find(|picture| picture.path == path) else {
+        return Ok(None);
+    };
+    if let Verdict::Damaged(why) = archive.verify(&picture).await? {
+        return Err(SnapshotError::Damaged(why));
+    }
+    let path = archive.file(&picture.path)?;
+    let read = tokio::fs::read(&path).await;
+    read.map(Some)
+        .map_err(|source| SnapshotError::Write { path, source })
 }
 
 /// Decodes a key frame and keeps it; `threads` bounds how many are decoded at once.

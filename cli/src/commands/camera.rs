@@ -11,16 +11,16 @@ use serde_json::Value;
 use understudy_core::{
     camera::{Camera, Credentials, RecordingMode, Retention, Transport},
     contract::{
-        api::{CameraEdit, CameraView},
+        api::{CameraEdit, CameraView, SnapshotView, SnapshotsView},
         heartbeat::CameraStatus,
     },
     ids::{CameraId, ServerId},
 };
 
 use crate::{
-    client::Connection,
+    client::{Api, Connection, understood, who},
     failure::Failure,
-    output::{or_dash, table, word},
+    output::{or_dash, table, time, word},
 };
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +48,25 @@ pub(crate) enum Command {
         /// During a failover: the new address or password is not the camera's own, and no offer at the end
         #[arg(long)]
         not_in_device: bool,
+    },
+    /// Keep a picture of what a camera shows now, on the server that films it
+    Snapshot {
+        /// Which
+        camera: CameraId,
+        /// Write the picture (JPEG) into this file too
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// All pictures that were kept of a camera, newest first; or one of them, into a file
+    Snapshots {
+        /// Which
+        camera: CameraId,
+        /// One of them, by its name in the list
+        #[arg(requires = "save")]
+        snapshot: Option<String>,
+        /// Write that picture (JPEG) into this file
+        #[arg(long, value_name = "FILE", requires = "snapshot")]
+        save: Option<PathBuf>,
     },
     /// Remove a camera; what was recorded of it stays until its retention takes it
     Remove {
@@ -156,11 +175,73 @@ pub(crate) async fn run(connection: &Connection, command: Command) -> Result<(),
                 .await?;
             output.answer(answer, |view: CameraView| overview(&[view]))
         }
+        Command::Snapshot { camera, save } => {
+            let path = format!("cameras/{camera}/snapshots");
+            let by = serde_json::json!({ "by": who() });
+            let answer = api.send(Method::POST, &path, &by).await?;
+            let view: SnapshotView = understood(answer.clone())?;
+            if let Some(file) = save {
+                self::save(&api, &camera, &view.id, &file).await?;
+            }
+            output.answer(answer, |view: SnapshotView| {
+                format!(
+                    "{} is kept on {}, with {} bytes",
+                    view.id, view.held_by, view.bytes
+                )
+            })
+        }
+        Command::Snapshots {
+            camera,
+            snapshot: Some(snapshot),
+            save: Some(file),
+        } => {
+            save(&api, &camera, &snapshot, &file).await?;
+            output.done(format!("{snapshot} is in {}", file.display()))
+        }
+        Command::Snapshots { camera, .. } => {
+            let answer = api.get(&format!("cameras/{camera}/snapshots")).await?;
+            output.answer(answer, |view: SnapshotsView| pictures(&view))
+        }
         Command::Remove { camera } => {
             api.delete(&format!("cameras/{camera}")).await?;
             output.done(format!("{camera} is removed"))
         }
     }
+}
+
+/// Writes a picture into a file.
+async fn save(api: &Api, camera: &CameraId, snapshot: &str, file: &Path) -> Result<(), Failure> {
+    let picture = api
+        .bytes(&format!("cameras/{camera}/snapshots/{snapshot}"))
+        .await?;
+    std::fs::write(file, picture).map_err(Failure::while_doing(format!("can't write {}", file.display())))
+}
+
+fn pictures(view: &SnapshotsView) -> String {
+    let row = |picture: &SnapshotView| {
+        [
+            picture.id.clone(),
+            time(picture.at),
+            picture.taken_by.to_string(),
+            picture.held_by.to_string(),
+            or_dash(picture.failover.as_ref()),
+            picture.bytes.to_string(),
+        ]
+    };
+    let head = ["snapshot", "taken at", "by", "lies on", "failover", "bytes"];
+    let rows = view.snapshots.iter().map(row).collect();
+    let mut text = table(
+        head,
+        rows,
+        "no picture was kept: understudy camera snapshot --help",
+    );
+    for unreached in &view.unreached {
+        text.push_str(&format!(
+            "\nwarning: {} may have more: {}",
+            unreached.server, unreached.why
+        ));
+    }
+    text
 }
 
 /// What the API answers when cameras are added.

@@ -41,6 +41,9 @@ struct Changes {
     /// Start when its recording volume is degraded or damaged
     #[arg(long, value_name = "on|off")]
     on_storage: Option<Switch>,
+    /// Whether a volume that stays full although retention should have made room counts as damaged
+    #[arg(long, value_name = "on|off")]
+    full_is_damage: Option<Switch>,
     /// Start when its recording service is abnormal
     #[arg(long, value_name = "on|off")]
     on_package: Option<Switch>,
@@ -112,6 +115,7 @@ impl Changes {
         set(&mut policy.automatic, self.automatic);
         set(&mut policy.on_disconnection, self.on_disconnection);
         set(&mut policy.on_storage, self.on_storage);
+        set(&mut policy.full_is_damage, self.full_is_damage);
         set(&mut policy.on_package, self.on_package);
         set(&mut policy.stop_automatically, self.stop_automatically);
         if let Some(duration) = self.disconnection {
@@ -148,6 +152,7 @@ fn shown(policy: &Policy) -> String {
         format!("on-disconnection    {}", word(policy.on_disconnection)),
         format!("disconnection       {}", seconds(policy.disconnection_ms)),
         format!("on-storage          {}", word(policy.on_storage)),
+        format!("full-is-damage      {}", word(policy.full_is_damage)),
         format!("on-package          {}", word(policy.on_package)),
         format!("stop-automatically  {}", word(policy.stop_automatically)),
         format!("range               {range}"),

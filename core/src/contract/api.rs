@@ -575,3 +575,44 @@ pub struct RecordingView {
     /// The server that has it.
     pub held_by: ServerId,
 }
+
+/// A picture that was kept because somebody asked for it: `cameras/{id}/snapshots`; the picture itself (JPEG) is at
+/// `cameras/{id}/snapshots/{snapshot}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// Its name among those of its camera: when it was taken, in UTC, and by which server.
+    pub id: String,
+    /// What it shows.
+    pub camera: CameraId,
+    /// When that was.
+    pub at: Timestamp,
+    /// The server that filmed the camera then.
+    pub taken_by: ServerId,
+    /// The server that has it.
+    pub held_by: ServerId,
+    /// The failover during which it was taken; none in normal operation.
+    pub failover: Option<FailoverId>,
+    /// Size of the picture.
+    pub bytes: u64,
+    /// BLAKE3 of the picture, in hexadecimal.
+    pub blake3: String,
+}
+
+/// Pictures of a camera: `cameras/{id}/snapshots?from&to`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotsView {
+    /// Those that are known, newest first.
+    pub snapshots: Vec<SnapshotView>,
+    /// Servers that may have more, and did not say.
+    #[serde(default)]
+    pub unreached: Vec<Unreached>,
+}
+
+/// A server that was asked and did not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreached {
+    /// Which.
+    pub server: ServerId,
+    /// Why, in words.
+    pub why: String,
+}

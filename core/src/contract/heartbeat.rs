@@ -133,9 +133,12 @@ pub enum PackageState {
 pub struct Storage {
     /// The state.
     pub state: StorageState,
-    /// What was seen, in words; empty when it is normal.
+    /// What was seen, in words; empty when it is normal and not full.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
+    /// It stays full although retention should have made room. That is no damage, unless a policy says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
 }
 
 /// State of the recording volume.

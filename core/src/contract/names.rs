@@ -23,6 +23,8 @@ pub const ALL_SERVERS: &str = "*";
 pub const ORCHESTRATOR: &str = "orchestrator";
 /// The service name under which the licence ledger answers.
 pub const LICENSE: &str = "license";
+/// How the names begin under which recording services answer; the server's id follows.
+pub const RECORDER: &str = "recorder.";
 
 /// CloudEvents type of an [`crate::assignment::Assignment`].
 pub const ASSIGNMENT_TYPE: &str = "understudy.assignment";
@@ -53,4 +55,10 @@ pub fn assignment_queue(server: &ServerId) -> String {
 #[must_use]
 pub fn heartbeat_key(domain: &DomainId, kind: &str, server: &ServerId) -> String {
     format!("{domain}.{kind}.{server}")
+}
+
+/// The service name under which the recording service of `server` answers.
+#[must_use]
+pub fn recorder(server: &ServerId) -> String {
+    format!("{RECORDER}{server}")
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     api::{
         CameraEdit, CameraView, DomainView, FailoverView, LicenseHappening, LicensesView, MaintenanceOrder,
-        Problem, Protection, ReplacementView, ServerEdit, ServerView, StartMode,
+        Problem, Protection, ReplacementView, ServerEdit, ServerView, SnapshotView, StartMode,
     },
     heartbeat::SealedBundle,
 };
@@ -15,6 +15,7 @@ use crate::{
     policy::{Pairing, Policy},
     server::Server,
     settings::BundleHash,
+    time::Timestamp,
 };
 
 /// The answer to any request.
@@ -232,5 +233,50 @@ pub enum LicenseReply {
     Moved {
         /// For how many devices.
         devices: u32,
+    },
+}
+
+/// What a server's recording service is asked, under the name of [`super::names::recorder`]; it answers with
+/// `Answer<RecorderReply>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", content = "with", rename_all = "snake_case")]
+pub enum RecorderRequest {
+    /// Keeps a picture of what a camera shows now → `Snapshot`. Asked twice, it keeps two.
+    TakeSnapshot {
+        /// Which camera.
+        camera: CameraId,
+        /// Who asks.
+        by: String,
+    },
+    /// The pictures of a camera that it has → `Snapshots`, newest first.
+    ListSnapshots {
+        /// Which camera.
+        camera: CameraId,
+        /// Not those of before.
+        from: Option<Timestamp>,
+        /// Not those from then on.
+        to: Option<Timestamp>,
+    },
+    /// One of them → `Picture`.
+    GetSnapshot {
+        /// Which camera.
+        camera: CameraId,
+        /// Its name.
+        snapshot: String,
+    },
+}
+
+/// What a recording service answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "with", rename_all = "snake_case")]
+pub enum RecorderReply {
+    /// The picture that was kept.
+    Snapshot(SnapshotView),
+    /// Pictures that it has.
+    Snapshots(Vec<SnapshotView>),
+    /// A picture itself.
+    Picture {
+        /// JPEG, in base64.
+        jpeg: String,
     },
 }

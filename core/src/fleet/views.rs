@@ -11,9 +11,12 @@ use crate::{
     failover::{Failover, Holding},
     ids::{CameraId, ServerId},
     policy::Pairing,
-    server::Mode,
+    server::{Mode, Server},
     time::Moment,
 };
+
+/// So many failover servers of other domains are named in one warning.
+const STRANGERS_NAMED: usize = 3;
 
 impl Fleet {
     pub(super) fn domain_views(&self) -> Vec<DomainView> {
@@ -152,6 +155,14 @@ impl Fleet {
                 maintenance.why, maintenance.by
             ));
         }
+        if let Some(storage) = member.trigger.observation().map(|seen| &seen.storage)
+            && storage.full
+        {
+            warnings.push(format!(
+                "its recording volume stays full although retention should have made room: {}",
+                storage.evidence
+            ));
+        }
         warnings.extend(self.warnings_of_gone(&server.id));
         if server.mode == Mode::Recording {
             self.warn_of_pairing(member, cameras, &mut warnings);
@@ -181,17 +192,21 @@ impl Fleet {
                 cameras - largest
             ));
         }
-        let chosen = self.protections.get(&server.id).map(|each| &each.pairing);
-        if !matches!(chosen, Some(Pairing::Servers(_))) {
-            return;
-        }
-        for other in paired.iter().filter_map(|id| self.members.get(id)) {
-            if other.server.domain != server.domain {
-                warnings.push(format!(
+        let others = paired
+            .iter()
+            .filter_map(|id| self.members.get(id))
+            .map(|member| &member.server)
+            .filter(|other| other.domain != server.domain);
+        match self.protections.get(&server.id).map(|each| &each.pairing) {
+            Some(Pairing::Servers(_)) => warnings.extend(others.map(|other| {
+                format!(
                     "{} is in another domain ({}): cameras and recordings may be out of its reach",
-                    other.server.id, other.server.domain
-                ));
-            }
+                    other.id, other.domain
+                )
+            })),
+            // Nobody chose them one by one, and there may be many.
+            Some(Pairing::All) => warnings.extend(warning_of_strangers(others)),
+            None => {}
         }
     }
 
@@ -259,6 +274,23 @@ fn right_to_act(member: &Member, now: Moment) -> Option<RightToAct> {
         why: why.to_owned(),
         ..RightToAct::default()
     })
+}
+
+/// That "all servers" stands for failover servers of other domains too, if there are any.
+fn warning_of_strangers<'a>(strangers: impl Iterator<Item = &'a Server>) -> Option<String> {
+    let names: Vec<String> = strangers
+        .map(|stranger| format!("{} ({})", stranger.id, stranger.domain))
+        .collect();
+    let more = match names.len() {
+        0 => return None,
+        few if few <= STRANGERS_NAMED => String::new(),
+        many => format!(" and {} more", many - STRANGERS_NAMED),
+    };
+    let named = names[..names.len().min(STRANGERS_NAMED)].join(", ");
+    Some(format!(
+        "\"all servers\" stands for failover servers of other domains too, and one of them may be chosen: \
+         {named}{more}: cameras and recordings may be out of their reach"
+    ))
 }
 
 fn runs(status: &CameraStatus) -> bool {

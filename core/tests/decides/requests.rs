@@ -434,6 +434,46 @@ fn a8_a_domain_without_a_failover_server_is_shown_as_a_gap() {
 }
 
 #[test]
+fn a8_pairing_with_all_servers_warns_of_those_of_other_domains_and_names_a_few() {
+    let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
+    let warnings = |rig: &mut Rig| {
+        let Reply::Servers(servers) = rig.ok(Request::ListServers) else {
+            panic!("servers")
+        };
+        let view = servers
+            .into_iter()
+            .find(|view| view.server.id == server_id("recorder-1"));
+        let mut warnings = view.expect("it is enrolled").warnings;
+        warnings.retain(|warning| warning.contains("domain"));
+        warnings
+    };
+    assert_eq!(warnings(&mut rig), [""; 0], "all of them are of its own");
+    for number in 1..=5 {
+        let mut far = server(&format!("far-{number}"), Mode::Failover, 5);
+        far.domain = understudy_core::ids::DomainId::new("west").expect("an id");
+        rig.ok(Request::AddServer(far));
+        let said = warnings(&mut rig);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("far-1 (west)") && said[0].contains("out of their reach"),
+            "{said:?}"
+        );
+        assert!(!said[0].contains("failover-1"), "{said:?}");
+        assert_eq!(said[0].contains("and 2 more"), number == 5, "{said:?}");
+    }
+    // Whoever chooses is told of each that was chosen, and of no other.
+    rig.ok(Request::SetPairing {
+        server: server_id("recorder-1"),
+        pairing: Pairing::Servers([server_id("far-2"), server_id("failover-1")].into()),
+    });
+    let said = warnings(&mut rig);
+    assert!(
+        said.len() == 1 && said[0].starts_with("far-2 is in another domain"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_person_who_ends_a_failover_while_its_reason_holds_is_obeyed() {
     let mut rig = Rig::new(automatic(), &[("failover-1", 3)]);
     rig.silence("failover-1");

@@ -35,7 +35,7 @@ fn seen(silent_ms: u64, package: PackageState, storage: StorageState) -> Observa
         },
         storage: Storage {
             state: storage,
-            evidence: String::new(),
+            ..Storage::default()
         },
         blind: false,
         farewell: None,
@@ -126,4 +126,49 @@ fn c5_a_reason_has_cleared_when_the_server_stays_well() {
     trigger.observe(well(), at(2200).monotonic);
     assert!(!cleared(&trigger, 3000), "its recording service has just started");
     assert!(cleared(&trigger, 3200));
+}
+
+#[test]
+fn c3_a_volume_that_stays_full_is_a_reason_where_the_policy_says_so_until_it_has_room() {
+    let full = || {
+        let mut full = well();
+        full.storage.full = true;
+        full.storage.evidence = "full for more than 30 s".to_owned();
+        full
+    };
+    let counts = Policy {
+        full_is_damage: true,
+        ..policy()
+    };
+    let mut trigger = Trigger::new(true);
+    trigger.observe(full(), at(0).monotonic);
+    // By itself it is none, nor where volumes are no reason at all.
+    assert!(trigger.cause(&policy(), at(100)).is_none());
+    let without_storage = Policy {
+        on_storage: false,
+        ..counts.clone()
+    };
+    assert!(trigger.cause(&without_storage, at(100)).is_none());
+    let cause = trigger.cause(&counts, at(100)).expect("it counts as damaged");
+    assert_eq!(cause.reason.kind, ReasonKind::Storage);
+    let words = &cause.reason.summary;
+    assert!(
+        words.contains("full although retention should have made room: full for more than 30 s"),
+        "{words}"
+    );
+    assert_eq!(
+        trigger.unfit(at(100).monotonic),
+        None,
+        "it takes what it is given"
+    );
+
+    // It has cleared when there has been room for a while; for a policy that does not mind, it never was.
+    let cleared = |trigger: &Trigger, policy: &Policy, millis| {
+        trigger.has_cleared(ReasonKind::Storage, policy, at(millis))
+    };
+    trigger.observe(full(), at(2000).monotonic);
+    assert!(!cleared(&trigger, &counts, 2000) && cleared(&trigger, &policy(), 2000));
+    trigger.observe(well(), at(3000).monotonic);
+    assert!(!cleared(&trigger, &counts, 3900), "not for long enough");
+    assert!(cleared(&trigger, &counts, 4000));
 }

@@ -9,6 +9,7 @@ pub mod process;
 pub mod seal;
 pub mod secret;
 mod telemetry;
+pub mod testing;
 pub mod trace;
 
 pub use config::{ConfigError, HostConfig, LogFormat, RuntimeConfig, ServerConfig, load};

@@ -16,7 +16,7 @@ use understudy_core::{
     time::Timestamp,
 };
 
-use super::ArchiveError;
+use super::{ArchiveError, path::Kind};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -129,6 +129,8 @@ pub struct Filter {
     pub failover: Option<FailoverId>,
     /// Recorded by this server.
     pub recorded_by: Option<ServerId>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
 }
 
 /// A handle to the index. Its calls block for as long as the disk needs.
@@ -262,6 +264,9 @@ impl Index {
             }
             if let Some(server) = &filter.recorded_by {
                 query = query.filter(segments::recorded_by.eq(server.as_str()));
+            }
+            if let Some(kind) = filter.kind {
+                query = query.filter(segments::path.like(format!("%{}", kind.extension())));
             }
             if let Some(from) = filter.from {
                 query = query.filter(segments::end_ms.gt(from.as_millis()));

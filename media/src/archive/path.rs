@@ -16,6 +16,16 @@ pub enum Kind {
     Snapshot,
 }
 
+impl Kind {
+    /// How the names of such files end.
+    pub(super) fn extension(self) -> &'static str {
+        match self {
+            Self::Segment => ".mp4",
+            Self::Snapshot => ".jpg",
+        }
+    }
+}
+
 /// The name of one file: below the archive, with forward slashes, times in UTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {

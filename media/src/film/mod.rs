@@ -326,14 +326,18 @@ impl Studio {
     /// # Errors
     /// [`SnapshotError`], e.g. that the camera does not film.
     pub async fn snapshot(&self, camera: &CameraId) -> Result<Segment, SnapshotError> {
+        let running = self.inner.running.lock().await;
         let fanout = self.fanout(camera).ok_or(SnapshotError::NoPicture)?;
         let frame = fanout.key_frame().ok_or(SnapshotError::NoPicture)?;
-        // Held for as long as the picture is written.
+        // Both are held for as long as the picture is written, so that neither a stop nor another purpose counts
+        // as done before: a manifest that says complete has it.
+        let writing = running.at_work.closing.token();
         let purpose = Arc::clone(&self.inner.purpose.borrow());
+        drop(running);
         let failover = purpose.failover.clone();
         let shared = &self.inner.recorder;
         let kept = snapshot::keep(&shared.archive, camera.clone(), frame, failover, &shared.disk).await;
-        drop(purpose);
+        drop((purpose, writing));
         kept
     }
 }

@@ -1,5 +1,6 @@
 //! Answers: JSON, nothing, or a problem (RFC 9457).
 
+use bytes::Bytes;
 use serde::Serialize;
 use understudy_core::contract::api::Problem;
 use warp::{
@@ -14,6 +15,11 @@ pub(crate) type Outcome = Result<Response, Problem>;
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Outcome {
     let text = serde_json::to_string(value).map_err(|error| internal(&error))?;
     Ok(with(StatusCode::OK, "application/json", text))
+}
+
+/// 200 with a picture.
+pub(crate) fn jpeg(picture: Vec<u8>) -> Outcome {
+    Ok(with(StatusCode::OK, "image/jpeg", picture))
 }
 
 /// 204.
@@ -58,8 +64,8 @@ pub(crate) fn internal(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(500, "internal", "Internal error", "the console's log says more")
 }
 
-fn with(status: StatusCode, kind: &'static str, text: String) -> Response {
-    let mut response = Response::new(text.into());
+fn with(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body.into().into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

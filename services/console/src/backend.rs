@@ -7,8 +7,12 @@ use understudy_bus::{Bus, RequestError};
 use understudy_core::contract::{
     api::Problem,
     names,
-    rpc::{Answer, LicenseReply, LicenseRequest, OrchestratorReply, OrchestratorRequest},
+    rpc::{
+        Answer, LicenseReply, LicenseRequest, OrchestratorReply, OrchestratorRequest, RecorderReply,
+        RecorderRequest,
+    },
 };
+use understudy_core::ids::ServerId;
 
 use crate::answer;
 
@@ -34,6 +38,15 @@ impl Backend {
         self.ask(names::LICENSE, &request).await
     }
 
+    /// Asks the recording service of a server.
+    pub(crate) async fn recorder(
+        &self,
+        server: &ServerId,
+        request: &RecorderRequest,
+    ) -> Answer<RecorderReply> {
+        self.ask(&names::recorder(server), request).await
+    }
+
     async fn ask<Q: Serialize + Sync, R: DeserializeOwned>(&self, service: &str, request: &Q) -> Answer<R> {
         match self
             .bus
@@ -46,9 +59,10 @@ impl Backend {
     }
 
     fn problem(&self, service: &str, error: &RequestError) -> Problem {
-        let who = match service {
-            names::LICENSE => "the licence service",
-            _ => "the orchestrator",
+        let who = match (service, service.strip_prefix(names::RECORDER)) {
+            (_, Some(server)) => format!("the recording service of {server}"),
+            (names::LICENSE, None) => "the licence service".to_owned(),
+            _ => "the orchestrator".to_owned(),
         };
         match error {
             RequestError::Down(why) => Problem::unavailable(format!(

@@ -15,6 +15,7 @@ mod metrics;
 mod opener;
 mod report;
 mod shell;
+mod snapshots;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -41,6 +42,7 @@ use self::{
     keeper::Keeper,
     metrics::Metrics,
     shell::{Doors, Shell, Tools},
+    snapshots::Snapshots,
 };
 pub use self::{
     config::IngestConfig,
@@ -149,7 +151,13 @@ pub async fn run(
             path: archive.folder().to_owned(),
             source,
         })?;
-    let studio = Studio::new(archive, config.studio()).await?;
+    let studio = Studio::new(archive.clone(), config.studio()).await?;
+    let snapshots = Snapshots {
+        server: server.id.clone(),
+        studio: studio.clone(),
+        archive,
+    };
+    snapshots.serve(&bus, &process);
     let statuses = studio.statuses();
     let relay = Relay::new(studio.clone());
     process.spawn(

@@ -4,8 +4,10 @@ mod common;
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use common::{
-    Host, Rig, all_record, bundle, cameras, epoch, eventually, failover, films, holds, quick, server,
+    Host, PATIENCE, Rig, all_record, bundle, cameras, epoch, eventually, failover, films, holds, quick,
+    server,
 };
 use tokio::time::Instant;
 use understudy_bus::{Message, Queue, private_broker::PrivateBroker};
@@ -14,9 +16,10 @@ use understudy_core::{
     authority::{Claim, Word},
     contract::{
         heartbeat::{CameraStatus, ServerReport},
-        names::ORCHESTRATOR,
-        rpc::{Answer, OrchestratorReply, OrchestratorRequest},
+        names::{ORCHESTRATOR, recorder},
+        rpc::{Answer, OrchestratorReply, OrchestratorRequest, RecorderReply, RecorderRequest},
     },
+    policy::Range,
 };
 use understudy_ingest::IngestConfig;
 use understudy_media::archive::Filter;
@@ -357,6 +360,106 @@ async fn e2_e3_a_word_of_a_later_version_ends_the_right_and_the_assignment_behin
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert!(lines.any(|line| line == ["understudy.dead", "1"]), "{dead}");
+    running.stop().await;
+    simulator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_g2_a_picture_that_is_asked_for_is_all_that_a_live_only_failover_keeps() {
+    let broker = PrivateBroker::start().await.expect("a broker");
+    let simulator = cameras(2).await;
+    let rig = Rig::new("spare-1");
+    let settings = bundle("recorder-1", &simulator);
+    let mut host = Host::start(&broker).await;
+    let running = rig.start(broker.config());
+    host.stage(&rig.config.id, &rig.key.seal(&settings)).await;
+    let camera = settings.cameras[0].id.clone();
+    let bus = host.bus.clone();
+    let ask = async |request: RecorderRequest| {
+        let name = recorder(&server("spare-1"));
+        let answer = bus
+            .request::<_, Answer<RecorderReply>>(&name, &request, PATIENCE)
+            .await;
+        answer.expect("it answers")
+    };
+    let take = || RecorderRequest::TakeSnapshot {
+        camera: camera.clone(),
+        by: "anna".to_owned(),
+    };
+    let list = || RecorderRequest::ListSnapshots {
+        camera: camera.clone(),
+        from: None,
+        to: None,
+    };
+
+    // Who films nothing says so.
+    host.assign(&rig.assignment(1, Role::Standby)).await;
+    host.until("standby", |report| report.epoch == Some(epoch(1)))
+        .await;
+    let refused = ask(take()).await.expect_err("nothing is filmed");
+    assert_eq!(refused.status, 409);
+    assert!(refused.detail.contains("does not film it"), "{refused:?}");
+
+    // Given a failover that records nothing, when two pictures are asked for,
+    let Role::Films(mut live) = films(&settings, Some("f-1")) else {
+        panic!("it films")
+    };
+    live.range = Range::LiveOnly;
+    host.assign(&rig.assignment(2, Role::Films(live))).await;
+    host.until("all are live", |report| {
+        report.cameras.len() == 2
+            && report
+                .cameras
+                .values()
+                .all(|status| *status == CameraStatus::LiveOnly)
+    })
+    .await;
+    for _ in 0..2 {
+        let RecorderReply::Snapshot(taken) = ask(take()).await.expect("a picture") else {
+            panic!("a picture")
+        };
+        assert_eq!(taken.failover, Some(failover("f-1")));
+        assert_eq!(
+            (&taken.taken_by, &taken.held_by),
+            (&server("spare-1"), &server("spare-1"))
+        );
+    }
+    // then these are there, newest first, and nothing else is;
+    let RecorderReply::Snapshots(kept) = ask(list()).await.expect("a list") else {
+        panic!("a list")
+    };
+    assert_eq!(kept.len(), 2);
+    assert!(kept[0].id > kept[1].id, "{kept:?}");
+    assert_eq!(rig.segments(Filter::default()).await.len(), 2);
+    let get = |snapshot: &str| RecorderRequest::GetSnapshot {
+        camera: camera.clone(),
+        snapshot: snapshot.to_owned(),
+    };
+    let RecorderReply::Picture { jpeg } = ask(get(&kept[0].id)).await.expect("the picture") else {
+        panic!("the picture")
+    };
+    let jpeg = BASE64.decode(jpeg).expect("base64");
+    assert_eq!(jpeg.len() as u64, kept[0].bytes);
+    assert!(jpeg.starts_with(&[0xff, 0xd8]), "it is a JPEG");
+    for nothing in ["2026-11-23T00-00-00.000-spare-1", "../index", ""] {
+        let missing = ask(get(nothing)).await.expect_err("there is none");
+        assert_eq!(missing.status, 404, "{missing:?}");
+    }
+    // they are handed back as recordings are, and erased with them.
+    let hands_back = Role::HandsBack {
+        failover: failover("f-1"),
+    };
+    host.assign(&rig.assignment(3, hands_back)).await;
+    host.until("closed", |report| report.closed.contains(&failover("f-1")))
+        .await;
+    let mut standby = rig.assignment(4, Role::Standby);
+    standby.erase = [failover("f-1")].into();
+    host.assign(&standby).await;
+    host.until("erased", |report| {
+        report.epoch == Some(epoch(4)) && !report.closed.contains(&failover("f-1"))
+    })
+    .await;
+    assert_eq!(ask(list()).await, Ok(RecorderReply::Snapshots(Vec::new())));
     running.stop().await;
     simulator.stop().await;
 }

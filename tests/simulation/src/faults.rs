@@ -300,6 +300,7 @@ impl World {
         self.nodes.get_mut(id).expect("it is there").storage = Storage {
             state: StorageState::Degraded,
             evidence: "a disk is gone".to_owned(),
+            full: false,
         };
     }
 

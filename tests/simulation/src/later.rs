@@ -174,6 +174,7 @@ impl World {
                 node.storage = Storage {
                     state: StorageState::Damaged,
                     evidence: "a probe was not written".to_owned(),
+                    full: false,
                 };
             }
             Fault::DiskFull => node.disk_full = true,

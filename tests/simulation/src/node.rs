@@ -223,7 +223,10 @@ impl Node {
                 state,
                 evidence: String::new(),
             },
-            storage: self.storage.clone(),
+            storage: Storage {
+                full: self.disk_full,
+                ..self.storage.clone()
+            },
             farewell: None,
             started: None,
         }

@@ -191,10 +191,14 @@ pub(crate) fn pairing(stand_ins: &[ServerId], rng: &mut StdRng) -> Pairing {
 }
 
 pub(crate) fn policy(rng: &mut StdRng) -> Policy {
+    let automatic = rng.gen_bool(0.8);
+    let disconnection_ms = [1000, 2000][rng.gen_range(0..2)];
     Policy {
-        automatic: rng.gen_bool(0.8),
+        automatic,
         on_disconnection: true,
-        disconnection_ms: [1000, 2000][rng.gen_range(0..2)],
+        disconnection_ms,
+        // As good as chance, and no seed plays another schedule for it.
+        full_is_damage: disconnection_ms == 1000,
         on_storage: rng.gen_bool(0.5),
         on_package: rng.gen_bool(0.5),
         stop_automatically: rng.gen_bool(0.7),

@@ -82,6 +82,13 @@ pub(super) async fn remove(backend: &Backend, call: &Call) -> Outcome {
     }
 }
 
+/// One camera, as the orchestrator shows it.
+pub(super) async fn view(backend: &Backend, id: &CameraId) -> Result<CameraView, Problem> {
+    let cameras = ask(backend, Request::ListCameras).await?;
+    let view = cameras.into_iter().find(|view| view.camera.id == *id);
+    view.ok_or_else(|| Problem::not_found("camera", id))
+}
+
 async fn ask(backend: &Backend, request: Request) -> Result<Vec<CameraView>, Problem> {
     match backend.orchestrator(request).await? {
         Reply::Cameras(cameras) => Ok(cameras),

@@ -7,6 +7,7 @@ mod failovers;
 mod licenses;
 mod openapi;
 mod servers;
+mod snapshots;
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ const BY_MAX: usize = 128;
 pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Outcome {
     match operation {
         // These read them themselves.
-        Op::FollowEvents | Op::ListCameras | Op::ListFailovers => {}
+        Op::FollowEvents | Op::ListCameras | Op::ListFailovers | Op::ListSnapshots => {}
         Op::EditServer
         | Op::RemoveServer
         | Op::EraseServer
@@ -73,6 +74,9 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::GetCamera => cameras::get(backend, call).await,
         Op::EditCamera => cameras::edit(backend, call).await,
         Op::RemoveCamera => cameras::remove(backend, call).await,
+        Op::TakeSnapshot => snapshots::take(backend, call).await,
+        Op::ListSnapshots => snapshots::list(backend, call).await,
+        Op::GetSnapshot => snapshots::get(backend, call).await,
         Op::ListLicenses => licenses::list(backend).await,
         Op::ListLicenseHistory => licenses::history(backend).await,
         Op::AddLicense => licenses::add(backend, call).await,

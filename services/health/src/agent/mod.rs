@@ -69,6 +69,9 @@ pub struct AgentConfig {
     pub volume_interval_ms: u64,
     /// After so many milliseconds a probe that has not returned means that the volume hangs.
     pub volume_deadline_ms: u64,
+    /// For how long the recording volume may be full without a break, in milliseconds; then it stays full although
+    /// retention, which makes room each second, should have made some.
+    pub volume_full_ms: u64,
     /// How often the programs that know the pools and disks beneath the volume are asked (`zpool`, `btrfs`,
     /// `smartctl`, where they are installed), in milliseconds; 0: never.
     pub devices_interval_ms: u64,
@@ -91,6 +94,7 @@ impl Default for AgentConfig {
             ingest_unit: String::new(),
             volume_interval_ms: 2_000,
             volume_deadline_ms: 10_000,
+            volume_full_ms: 30_000,
             devices_interval_ms: 60_000,
             devices_deadline_ms: 15_000,
         }
@@ -142,6 +146,7 @@ pub async fn run(
         server.data.join("archive"),
         Duration::from_millis(config.volume_interval_ms),
         Duration::from_millis(config.volume_deadline_ms),
+        Duration::from_millis(config.volume_full_ms),
     )
     .map_err(AgentError::Thread)?;
     let storage = StorageWatch::start(volume, &config, &process);

@@ -26,6 +26,9 @@ const PROBE_FILE: &str = ".understudy-probe";
 /// failed fsync only once.
 const GOOD_PROBES_TO_RECOVER: u32 = 3;
 
+/// Less than this to spare is as good as nothing: retention keeps far more free.
+const NOTHING_TO_SPEAK_OF: u64 = 1 << 20;
+
 /// A volume with more than this to spare that says it is full lies on something that is: a pool that promised
 /// more than it has.
 const NOT_FULL: u64 = 64 << 20;
@@ -50,8 +53,14 @@ struct Shared {
 
 impl Volume {
     /// Starts to probe the recording folder `archive` (or the folder above it for as long as that is not
-    /// there yet) once every `interval`; a probe that takes longer than `deadline` is a hung volume.
-    pub(crate) fn watch(archive: PathBuf, interval: Duration, deadline: Duration) -> io::Result<Self> {
+    /// there yet) once every `interval`; a probe that takes longer than `deadline` is a hung volume, and one that
+    /// has been full for `patience` stays so although retention should have made room.
+    pub(crate) fn watch(
+        archive: PathBuf,
+        interval: Duration,
+        deadline: Duration,
+        patience: Duration,
+    ) -> io::Result<Self> {
         // Nothing is ever sent: only its end is heard.
         let (stop, stopped) = mpsc::sync_channel(0);
         let shared = Arc::new(Mutex::new(Shared::default()));
@@ -60,7 +69,7 @@ impl Volume {
         std::thread::Builder::new()
             .name("volume-probe".to_owned())
             .spawn(move || {
-                let mut prober = Prober::new(archive, found);
+                let mut prober = Prober::new(archive, found, patience);
                 loop {
                     lock(&theirs).probing_since = Some(clock::now().monotonic);
                     let verdict = prober.probe();
@@ -96,6 +105,7 @@ impl Volume {
                     "the recording volume hangs: a probe write has not returned for {} s",
                     now.since(since).as_secs()
                 ),
+                full: shared.verdict.full,
             },
             _ => shared.verdict.clone(),
         }
@@ -115,19 +125,21 @@ struct Prober {
     was_mount_point: bool,
     ill: Option<String>,
     good: u32,
-    full: bool,
+    full_since: Option<Monotonic>,
+    patience: Duration,
 }
 
 impl Prober {
-    fn new(archive: PathBuf, found: watch::Sender<Option<PathBuf>>) -> Self {
+    fn new(archive: PathBuf, found: watch::Sender<Option<PathBuf>>, patience: Duration) -> Self {
         Self {
+            patience,
             archive,
             found,
             was_there: false,
             was_mount_point: false,
             ill: None,
             good: 0,
-            full: false,
+            full_since: None,
         }
     }
 
@@ -152,12 +164,43 @@ impl Prober {
             }
             Ok(()) => {}
         }
-        self.ill
-            .as_ref()
-            .map_or_else(Storage::default, |evidence| Storage {
+        let stays_full = self.stays_full();
+        let full = stays_full.is_some();
+        match (&self.ill, stays_full) {
+            (Some(evidence), _) => Storage {
                 state: StorageState::Damaged,
                 evidence: evidence.clone(),
-            })
+                full,
+            },
+            (None, evidence) => Storage {
+                state: StorageState::Normal,
+                evidence: evidence.unwrap_or_default(),
+                full,
+            },
+        }
+    }
+
+    /// That it is full for longer than retention takes to make room, in words that stay the same while it is.
+    fn stays_full(&self) -> Option<String> {
+        let since = self.full_since?;
+        (clock::now().monotonic.since(since) >= self.patience).then(|| {
+            format!(
+                "{} has been full for more than {} s",
+                self.archive.display(),
+                self.patience.as_secs()
+            )
+        })
+    }
+
+    fn note_full(&mut self, full: bool) {
+        match (full, self.full_since) {
+            (true, None) => {
+                tracing::warn!(volume.folder = %self.archive.display(), "the recording volume is full");
+                self.full_since = Some(clock::now().monotonic);
+            }
+            (false, Some(_)) => self.full_since = None,
+            _ => {}
+        }
     }
 
     fn look(&mut self) -> Result<(), String> {
@@ -178,7 +221,8 @@ impl Prober {
             return Err(format!("{shown} is read-only"));
         }
         match write_and_sync(&folder.join(PROBE_FILE)) {
-            Ok(()) => self.full = false,
+            // What is kept for root, or what the probe's own file gave back, is no room for recordings.
+            Ok(()) => self.note_full(space(&status) < NOTHING_TO_SPEAK_OF),
             Err(error) if is_full(&error) && space(&status) > NOT_FULL => {
                 return Err(format!(
                     "a probe write into {shown} failed: {error}, although {} MiB are free: what the volume lies \
@@ -186,13 +230,8 @@ impl Prober {
                     space(&status) >> 20
                 ));
             }
-            // A full volume is retention's business, and no reason for a failover by itself.
-            Err(error) if is_full(&error) => {
-                if !self.full {
-                    tracing::warn!(volume.folder = %shown, "the recording volume is full");
-                }
-                self.full = true;
-            }
+            // A full volume is retention's business, and no damage by itself.
+            Err(error) if is_full(&error) => self.note_full(true),
             Err(error) => return Err(format!("a probe write into {shown} failed: {error}")),
         }
         Ok(())
@@ -243,10 +282,16 @@ fn is_full(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use understudy_runtime::testing::left_out;
+
     use super::*;
 
     fn prober(archive: &Path) -> Prober {
-        Prober::new(archive.to_owned(), watch::channel(None).0)
+        Prober::new(
+            archive.to_owned(),
+            watch::channel(None).0,
+            Duration::from_secs(60),
+        )
     }
 
     #[test]
@@ -302,7 +347,7 @@ mod tests {
             mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder);
             let mounted = mount.output().is_ok_and(|output| output.status.success());
             if !mounted {
-                eprintln!("left out: mounting needs root");
+                left_out("mounting needs root");
             }
             mounted.then(|| Self(folder.to_owned()))
         }
@@ -350,12 +395,26 @@ mod tests {
         let data = tempfile::tempdir().expect("a folder");
         let archive = data.path().join("archive");
         fs::create_dir(&archive).expect("made");
-        let Some(_mount) = Mount::over(&archive, "size=16k") else {
+        let Some(mount) = Mount::over(&archive, "size=16k") else {
             return;
         };
         let filled = fs::write(archive.join("filler"), vec![1; 64 * 1024]);
         assert!(filled.is_err_and(|error| is_full(&error)));
         assert_eq!(prober(&archive).probe(), Storage::default());
+
+        // For longer than retention takes it is said, and it is no damage either; until there is room.
+        let mut prober = Prober::new(archive.clone(), watch::channel(None).0, Duration::ZERO);
+        let stays = prober.probe();
+        assert_eq!((stays.state, stays.full), (StorageState::Normal, true));
+        assert!(
+            stays.evidence.contains("has been full for more than"),
+            "{stays:?}"
+        );
+        fs::remove_file(archive.join("filler")).expect("removed");
+        drop(mount);
+        let _larger = Mount::over(&archive, "size=8m").expect("mounted again");
+        let mut prober = Prober { archive, ..prober };
+        assert_eq!(prober.probe(), Storage::default());
     }
 
     #[tokio::test]
@@ -368,7 +427,7 @@ mod tests {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
 
         let deadline = Duration::from_millis(200);
-        let volume = Volume::watch(archive, Duration::from_millis(10), deadline).expect("a thread");
+        let volume = Volume::watch(archive, Duration::from_millis(10), deadline, deadline).expect("a thread");
         let verdict = wait_for(&volume, StorageState::Damaged).await;
         assert!(verdict.evidence.contains("hangs"), "{verdict:?}");
 

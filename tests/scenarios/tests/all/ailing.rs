@@ -1,12 +1,21 @@
-//! Recording servers that are heard and don't record: a volume that the kernel has made read-only. A recording service
-//! that hangs is in `acting.rs`.
+//! Recording servers that are heard and don't record: a volume that the kernel has made read-only, one that
+//! stays full. A recording service that hangs is in `acting.rs`.
 
+use std::{fs::File, path::Path};
+
+use nix::{
+    fcntl::{FallocateFlags, fallocate},
+    sys::statvfs::statvfs,
+};
 use understudy_core::{
     contract::api::{Phase, ReasonKind},
     policy::Policy,
 };
 use understudy_demo::{rig::Plan, volume::Volume};
+use understudy_runtime::testing::left_out;
 use understudy_scenarios::{Fleet, folder, plan};
+
+use crate::overlay::told;
 
 #[tokio::test]
 async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evidence() -> anyhow::Result<()> {
@@ -15,7 +24,7 @@ async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evide
     let disk = match Volume::mounted_at(&archive, &folder.path().join("disk.img"), 256 << 20) {
         Ok(disk) => disk,
         Err(why) => {
-            eprintln!("LEFT OUT, nothing was tested: {why}");
+            left_out(why);
             return Ok(());
         }
     };
@@ -43,6 +52,85 @@ async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evide
     };
     assert!(seen("read-only"), "c7: {:?}", failover.reason.evidence);
     fleet.films("failover-1", 4).await?;
+    fleet.rig.stop().await;
+    drop(disk);
+    Ok(())
+}
+
+/// Fills a volume up to what is kept for root, as somebody else's files would; again, for what was freed meanwhile.
+fn fill(filler: &File, point: &Path) -> anyhow::Result<()> {
+    let status = statvfs(point)?;
+    let free = status.blocks_available() * status.fragment_size();
+    let have = filler.metadata()?.len();
+    fallocate(
+        filler,
+        FallocateFlags::empty(),
+        have.cast_signed(),
+        free.max(1).cast_signed(),
+    )?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn c3_g2_a_server_whose_volume_stays_full_is_failed_over_where_the_policy_says_so() -> anyhow::Result<()>
+{
+    let folder = folder()?;
+    let archive = folder.path().join("recorder-1/data/archive");
+    let disk = match Volume::mounted_at(&archive, &folder.path().join("disk.img"), 640 << 20) {
+        Ok(disk) => disk,
+        Err(why) => {
+            left_out(why);
+            return Ok(());
+        }
+    };
+    // Given a server whose volume somebody else fills, so that retention can't make room,
+    let policy = Policy {
+        on_storage: true,
+        on_disconnection: false,
+        stop_automatically: true,
+        ..plan().policy
+    };
+    let mut fleet = Fleet::filming_in(folder, Plan { policy, ..plan() }).await?;
+    let server = fleet.rig.server("recorder-1");
+    server.agent.kill();
+    let config = server.folder.join("server.toml");
+    let quicker = std::fs::read_to_string(&config)?.replace("[agent]\n", "[agent]\nvolume_full_ms = 2000\n");
+    std::fs::write(&config, quicker)?;
+    server.agent.start()?;
+    let others = archive.join("somebody-elses");
+    let filler = File::create(&others)?;
+    // then everybody is told, and nobody fails it over,
+    fleet
+        .server("recorder-1", "to be full", |view| {
+            // Whatever retention frees is taken too.
+            let _ = fill(&filler, &archive);
+            let warned = view
+                .warnings
+                .iter()
+                .any(|warning| warning.contains("stays full although"));
+            view.storage.full && warned
+        })
+        .await?;
+    assert_eq!(fleet.rig.api.failovers().await?, []);
+    // until that counts as damage.
+    told(&fleet, &["policy", "recorder-1", "--full-is-damage", "on"]).await?;
+    let failover = fleet.phase("recorder-1", Phase::Serving).await?;
+    assert_eq!(failover.reason.kind, ReasonKind::Storage);
+    let summary = &failover.reason.summary;
+    assert!(
+        summary.contains("full although retention should have made room"),
+        "{summary}"
+    );
+    let seen = failover.reason.evidence.iter();
+    let seen = seen.filter(|line| line.seen.contains("has been full for more than 2 s"));
+    assert!(seen.count() > 0, "c7: {:?}", failover.reason.evidence);
+
+    // When there is room again, it is handed back to by itself.
+    drop(filler);
+    std::fs::remove_file(others)?;
+    let ended = fleet.phase("recorder-1", Phase::Completed).await?;
+    assert!(ended.reason_cleared && ended.damaged.is_empty(), "{ended:?}");
+    fleet.films("recorder-1", 4).await?;
     fleet.rig.stop().await;
     drop(disk);
     Ok(())

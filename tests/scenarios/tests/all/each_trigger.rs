@@ -11,6 +11,7 @@ use understudy_demo::{
     rig::{Plan, ServerPlan},
     volume::Volume,
 };
+use understudy_runtime::testing::left_out;
 use understudy_scenarios::{Fleet, folder, plan};
 
 /// Far longer than any of the three takes.
@@ -63,7 +64,7 @@ async fn c1_each_trigger_starts_a_failover_where_it_is_on_and_none_where_it_is_o
     let archive = folder.path().join("recorder-3/data/archive");
     let volume = Volume::mounted_at(&archive, &folder.path().join("volume.img"), 256 << 20);
     if let Err(why) = &volume {
-        eprintln!("LEFT OUT, that a broken volume starts one: {why}");
+        left_out(format!("that a broken volume starts one: {why}"));
     }
     let mut fleet = fleet(folder).await?;
 

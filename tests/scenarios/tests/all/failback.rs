@@ -12,6 +12,8 @@ use understudy_core::{
 use understudy_demo::{frames, rig::Plan};
 use understudy_scenarios::{Fleet, PATIENCE, assert_only_takeovers_missing, plan};
 
+use crate::relay::{picture_in, snapshot, snapshots};
+
 /// A fleet whose failover server has been filming for a while, and whose recording server is dead.
 async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {
     let mut fleet = Fleet::filming(fleet_plan).await?;
@@ -64,6 +66,8 @@ async fn g2_a_policy_of_remove_hands_nothing_back() -> anyhow::Result<()> {
         ..plan().policy
     };
     let mut fleet = served(Plan { policy, ..plan() }).await?;
+    let picture = snapshot(&fleet, "cam-001").await?;
+    assert!(picture_in(&fleet.rig.server("failover-1").archive(), &picture).exists());
     stop(&mut fleet).await?;
 
     fleet.phase("recorder-1", Phase::Completed).await?;
@@ -73,6 +77,11 @@ async fn g2_a_policy_of_remove_hands_nothing_back() -> anyhow::Result<()> {
         })
         .await?;
     assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+    for server in ["failover-1", "recorder-1"] {
+        let archive = fleet.rig.server(server).archive();
+        assert!(!picture_in(&archive, &picture).exists(), "{server} has a picture");
+    }
+    assert_eq!(snapshots(&fleet, "cam-001").await?.snapshots, []);
     let names: Vec<_> = frames::files(&fleet.rig.server("recorder-1").archive())?;
     assert!(
         names

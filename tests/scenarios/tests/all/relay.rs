@@ -1,11 +1,14 @@
 //! Live view goes on at the server that films, whichever that is, and nobody connects to the camera twice.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, ensure};
 use serde_json::json;
 use tokio::process::Command;
 use understudy_core::{
     camera::Transport,
-    contract::api::{CameraView, Phase, ServerState},
+    contract::api::{CameraView, Phase, ServerState, SnapshotView, SnapshotsView},
+    ids::ServerId,
     policy::{Policy, Range},
 };
 use understudy_demo::{
@@ -14,7 +17,23 @@ use understudy_demo::{
 };
 use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
 
-use crate::overlay::told;
+use crate::overlay::{command, told};
+
+/// Has a picture of a camera kept, by the command line.
+pub(crate) async fn snapshot(fleet: &Fleet, camera: &str) -> anyhow::Result<SnapshotView> {
+    let text = told(fleet, &["camera", "snapshot", camera, "--json"]).await?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// All pictures of a camera, by the API.
+pub(crate) async fn snapshots(fleet: &Fleet, camera: &str) -> anyhow::Result<SnapshotsView> {
+    Ok(fleet.rig.api.get(&format!("cameras/{camera}/snapshots")).await?)
+}
+
+/// Where a picture lies in an archive.
+pub(crate) fn picture_in(archive: &Path, picture: &SnapshotView) -> PathBuf {
+    archive.join(format!("{}/snapshots/{}.jpg", picture.camera, picture.id))
+}
 
 /// Where a camera can be watched, once that is at `server`.
 async fn watched_at(fleet: &Fleet, camera: &str, server: &str) -> anyhow::Result<String> {
@@ -66,8 +85,27 @@ async fn refused(url: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// Whether any program takes it for a picture.
+async fn is_jpeg(file: &Path) -> anyhow::Result<()> {
+    let output = Command::new("ffprobe")
+        .args([
+            "-v",
+            "error",
+            "-show_entries",
+            "stream=codec_name,width,height",
+            "-of",
+            "csv=p=0",
+        ])
+        .arg(file)
+        .output()
+        .await?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.trim() == "mjpeg,320,240", "{said} {output:?}");
+    Ok(())
+}
+
 #[tokio::test]
-async fn d2_a4_live_view_follows_the_camera_and_nothing_is_recorded_on_the_failover_server()
+async fn d2_a4_g2_live_view_follows_the_camera_and_nothing_is_recorded_on_the_failover_server()
 -> anyhow::Result<()> {
     // Given a fleet whose failover is live-only, and a viewer of the recording server,
     let policy = Policy {
@@ -90,8 +128,24 @@ async fn d2_a4_live_view_follows_the_camera_and_nothing_is_recorded_on_the_failo
     let account = fleet.rig.simulator.account().await?;
     let sessions = &account["cam-001"].sessions;
     assert_eq!(sessions.len(), 2, "one for each server: {sessions:?}");
-    // and nothing is recorded.
-    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+    // and nothing is recorded, but for a picture that somebody asks for.
+    let taken = snapshot(&fleet, "cam-001").await?;
+    assert_eq!(
+        (taken.held_by.as_str(), taken.taken_by.as_str()),
+        ("failover-1", "failover-1")
+    );
+    let archive = fleet.rig.server("failover-1").archive();
+    assert_eq!(frames::files(&archive)?, []);
+    let picture = std::fs::read(picture_in(&archive, &taken))?;
+    assert_eq!(frames::hash(&picture), taken.blake3);
+    is_jpeg(&picture_in(&archive, &taken)).await?;
+    let listed = snapshots(&fleet, "cam-001").await?;
+    assert_eq!(listed.snapshots, [taken.clone()]);
+    assert_eq!(
+        listed.unreached.len(),
+        1,
+        "the recording server is dead: {listed:?}"
+    );
 
     // Back on standby it offers nothing.
     fleet.rig.server("recorder-1").start()?;
@@ -110,7 +164,31 @@ async fn d2_a4_live_view_follows_the_camera_and_nothing_is_recorded_on_the_failo
     let nothing = refused(&during).await?;
     assert!(nothing.contains("404"), "{nothing}");
     play(&watched_at(&fleet, "cam-001", "recorder-1").await?).await?;
-    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+    assert_eq!(frames::files(&archive)?, []);
+    // The picture is handed back, with the hash that it had, and the copy is gone.
+    assert!(!picture_in(&archive, &taken).exists());
+    let there = picture_in(&fleet.rig.server("recorder-1").archive(), &taken);
+    assert_eq!(frames::hash(&std::fs::read(there)?), taken.blake3);
+    let back = SnapshotView {
+        held_by: ServerId::new("recorder-1")?,
+        ..taken.clone()
+    };
+    let listed = snapshots(&fleet, "cam-001").await?;
+    assert_eq!((listed.snapshots, listed.unreached), (vec![back], vec![]));
+    // It is given out where the cameras' picture of now is asked for too, and no other is.
+    let file = fleet.rig.plan.folder.join("picture.jpg");
+    let path = file.to_string_lossy().into_owned();
+    told(
+        &fleet,
+        &["camera", "snapshots", "cam-001", &taken.id, "--save", &path],
+    )
+    .await?;
+    assert_eq!(std::fs::read(&file)?, picture);
+    let now = told(&fleet, &["camera", "snapshot", "cam-002", "--save", &path]).await?;
+    assert!(now.contains("is kept on recorder-1"), "{now}");
+    is_jpeg(&file).await?;
+    let nobody = command(&fleet, &["camera", "snapshot", "cam-009"]).await?;
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
     fleet.rig.stop().await;
     Ok(())
 }

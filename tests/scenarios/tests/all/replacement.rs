@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use understudy_core::{
     assignment::{Assignment, Role},
-    contract::api::{LicenseHappening, LicenseKind, Phase, ServerState},
+    contract::api::{LicenseHappening, LicenseKind, Phase, ServerState, SnapshotView},
     server::Mode,
 };
 use understudy_demo::{
@@ -13,7 +13,10 @@ use understudy_demo::{
 };
 use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
 
-use crate::overlay::{command, told};
+use crate::{
+    overlay::{command, told},
+    relay::{picture_in, snapshot, snapshots},
+};
 
 /// A fleet whose failover server has been filming for a while, and whose recording server is dead.
 async fn served(servers: Vec<ServerPlan>) -> anyhow::Result<Fleet> {
@@ -68,6 +71,7 @@ async fn h1_h2_h3_e10_a8_the_failover_server_takes_the_place_and_films_on() -> a
         ServerPlan::failover("failover-2", "Stand-in two", 20),
     ];
     let mut fleet = served(servers).await?;
+    let picture = snapshot(&fleet, "cam-001").await?;
     // the command shows who could take the place, says what it means, and asks;
     let offered = told(&fleet, &["replace", "recorder-1", "--candidates"]).await?;
     assert!(
@@ -110,6 +114,11 @@ async fn h1_h2_h3_e10_a8_the_failover_server_takes_the_place_and_films_on() -> a
     let files = fleet.files("failover-1", 8).await?.len();
     fleet.files("failover-1", files + 8).await?;
     nothing_is_missing(&mut fleet, "failover-1")?;
+    let own = SnapshotView {
+        failover: None,
+        ..picture
+    };
+    assert_eq!(snapshots(&fleet, "cam-001").await?.snapshots, [own]);
     // its place is shown as a gap;
     let coverage = told(&fleet, &["coverage"]).await?;
     assert!(
@@ -137,6 +146,7 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
         ServerPlan::failover("failover-1", "Stand-in one", 10),
     ];
     let mut fleet = served(servers).await?;
+    let picture = snapshot(&fleet, "cam-001").await?;
     // when that one takes the place, and the host dies over it,
     let path = ["replace", "recorder-1", "--by", "spare-1", "--yes"];
     told(&fleet, &path).await?;
@@ -151,6 +161,13 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
     let new = fleet.films("spare-1", 4).await?;
     assert_eq!(new.server.name, "North gate");
     nothing_is_missing(&mut fleet, "spare-1")?;
+    let there = picture_in(&fleet.rig.server("spare-1").archive(), &picture);
+    assert_eq!(frames::hash(&std::fs::read(there)?), picture.blake3);
+    let listed = snapshots(&fleet, "cam-001").await?.snapshots;
+    assert!(
+        listed.len() == 1 && listed[0].held_by.as_str() == "spare-1",
+        "{listed:?}"
+    );
     licences_belong_to(&fleet, "spare-1").await?;
     // and the failover server is free for others.
     fleet

@@ -12,7 +12,7 @@ use understudy_core::{
             CameraEdit, CameraField, CameraView, ChangeKind, Considered, DomainView, FailoverReason,
             FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, Offer, OfferState,
             Phase, Problem, ReasonKind, ReplacementCandidate, ReplacementView, ServerEdit, ServerState,
-            ServerView, Step, TemporaryChange,
+            ServerView, SnapshotView, SnapshotsView, Step, TemporaryChange, Unreached,
         },
         heartbeat::{DamagedSegment, Evidence, Progress, RightToAct},
     },
@@ -218,7 +218,7 @@ fn servers_and_cameras_are_as_described() {
             failover: Some(id("failover-1")),
             package: serde_json::from_value(json!({"state": "crashed", "evidence": "gone"}))
                 .expect("a package"),
-            storage: serde_json::from_value(json!({"state": "damaged", "evidence": "gone"}))
+            storage: serde_json::from_value(json!({"state": "damaged", "evidence": "gone", "full": true}))
                 .expect("a volume"),
             warnings: vec!["one".into()],
             maintenance: Some(Maintenance {
@@ -253,6 +253,32 @@ fn servers_and_cameras_are_as_described() {
             transport: Some(understudy_core::camera::Transport::Udp),
             in_device: Some(true),
             ..CameraEdit::default()
+        },
+    );
+}
+
+#[test]
+fn d2_snapshots_are_as_described() {
+    let snapshot = SnapshotView {
+        id: "2026-11-23T00-00-00.000-standby-1".into(),
+        camera: id("gate"),
+        at: Timestamp(1),
+        taken_by: id("standby-1"),
+        held_by: id("recorder-1"),
+        failover: Some(id("failover-1")),
+        bytes: 20_000,
+        blake3: "00".into(),
+    };
+    check("SnapshotView", &snapshot);
+    let unreached = Unreached {
+        server: id("standby-1"),
+        why: "it is away".into(),
+    };
+    check(
+        "SnapshotsView",
+        &SnapshotsView {
+            snapshots: vec![snapshot],
+            unreached: vec![unreached],
         },
     );
 }

@@ -43,7 +43,7 @@ pub(crate) fn summary<'a>(probed: Storage, found: impl Iterator<Item = &'a Findi
     if all.is_empty() {
         return probed;
     }
-    if probed.state != StorageState::Normal {
+    if probed.state != StorageState::Normal || probed.full {
         all.insert(0, (probed.state, &probed.evidence));
     }
     all.sort_by_key(|(state, _)| match state {
@@ -58,7 +58,11 @@ pub(crate) fn summary<'a>(probed: Storage, found: impl Iterator<Item = &'a Findi
         evidence.truncate(evidence.floor_char_boundary(MOST_EVIDENCE));
         evidence.push('…');
     }
-    Storage { state, evidence }
+    Storage {
+        state,
+        evidence,
+        full: probed.full,
+    }
 }
 
 /// Where the recording folder is, without links, as soon as somebody has seen it.
@@ -280,11 +284,21 @@ mod tests {
         let read_only = Storage {
             state: StorageState::Damaged,
             evidence: "it is read-only".to_owned(),
+            full: false,
         };
         let all = summary(read_only.clone(), found[..1].iter());
         assert_eq!(all.state, StorageState::Damaged);
         assert_eq!(all.evidence, "it is read-only; md0 runs with 1 of 2");
         assert_eq!(summary(read_only.clone(), [].iter()), read_only);
+
+        let full = Storage {
+            state: StorageState::Normal,
+            evidence: "it is full".to_owned(),
+            full: true,
+        };
+        let all = summary(full, found[..1].iter());
+        assert_eq!((all.state, all.full), (StorageState::Degraded, true));
+        assert_eq!(all.evidence, "md0 runs with 1 of 2; it is full");
 
         let long = [finding(StorageState::Degraded, &"ü".repeat(1_000))];
         assert!(summary(Storage::default(), long.iter()).evidence.len() <= MOST_EVIDENCE + 3);
