@@ -7,6 +7,7 @@ mod cameras;
 mod changes;
 mod configuration;
 mod crash;
+mod dashboards;
 mod demo;
 mod each_trigger;
 mod failback;
