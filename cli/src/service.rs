@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use understudy_ingest::Opener;
-use understudy_runtime::{Process, ServerConfig};
+use understudy_runtime::{Process, RuntimeConfig, ServerConfig};
 use understudy_simulator::SimulatorConfig;
 
 use crate::{config::Config, failure::Failure};
@@ -75,6 +75,15 @@ impl Service {
             Self::Sync => "sync",
         }
     }
+
+    /// The domain of the machine that it belongs to.
+    fn domain(self, config: &Config) -> String {
+        match self {
+            Self::Monitor | Self::Orchestrator | Self::License | Self::Console => &config.host.domain,
+            Self::Agent | Self::Ingest | Self::Sync => &config.server.domain,
+        }
+        .to_string()
+    }
 }
 
 /// Runs a service until it is asked to end.
@@ -83,6 +92,9 @@ pub(crate) async fn run(service: Service, arguments: ServiceArgs) -> Result<(), 
     let mut config = Config::read(arguments.config.as_deref()).map_err(failed)?;
     if let Some(listen) = arguments.listen {
         config.runtime.listen = listen;
+    }
+    if config.runtime.domain == RuntimeConfig::default().domain {
+        config.runtime.domain = service.domain(&config);
     }
     let process = Process::start(service.name(), &config.runtime)
         .await

@@ -1,6 +1,7 @@
 //! `understudy_bus_messages_total{domain,exchange,outcome}`.
 
 use prometheus::{IntCounterVec, Opts};
+use understudy_core::contract::names;
 use understudy_runtime::Process;
 
 #[derive(Clone)]
@@ -19,6 +20,9 @@ impl Metrics {
             .expect("the metric's name and labels are valid");
         // Refused only for a second bus of the same process, whose messages are not counted then.
         let _second = process.registry().register(Box::new(messages.clone()));
+        // From zero on: the first dead letter is the one that should be noticed, and a counter that begins with
+        // one has not increased.
+        messages.with_label_values(&[names::DEAD, "published"]);
         Self { messages }
     }
 

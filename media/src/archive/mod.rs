@@ -312,6 +312,14 @@ impl Archive {
         self.blocking(|archive| archive.index.bytes(None, None)).await
     }
 
+    /// How many bytes are free on its volume, for anybody.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn free_bytes(&self) -> Result<u64, ArchiveError> {
+        self.blocking(Inner::free_bytes).await
+    }
+
     /// Gives their rows to the files that a crash left behind, cut off after their last whole fragment, and
     /// forgets rows whose files are gone. Only for the process that records, once, after its start; it may
     /// film meanwhile.
@@ -533,9 +541,13 @@ impl Inner {
         Ok(retained)
     }
 
+    fn free_bytes(&self) -> Result<u64, ArchiveError> {
+        disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))
+    }
+
     fn make_room(&self, free_bytes: u64, retained: &mut Retained) -> Result<(), ArchiveError> {
         let missing = || -> Result<u64, ArchiveError> {
-            let free = disk::free_bytes(&self.folder).map_err(ArchiveError::file(&self.folder))?;
+            let free = self.free_bytes()?;
             Ok(free_bytes.saturating_sub(free))
         };
         let bytes = missing()?;

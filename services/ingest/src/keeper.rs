@@ -3,7 +3,6 @@
 
 use std::{io, time::Duration};
 
-use prometheus::IntGauge;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use understudy_core::{
@@ -14,7 +13,7 @@ use understudy_core::{
 use understudy_media::archive::{Archive, ArchiveError, Everything, Retained};
 use understudy_runtime::{Process, clock};
 
-use crate::{IngestConfig, disk::Disk};
+use crate::{IngestConfig, disk::Disk, metrics::VolumeGauges};
 
 /// The pause before something that the archive refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -231,7 +230,7 @@ impl Keeper {
         &self,
         config: &IngestConfig,
         cameras: watch::Receiver<Vec<Camera>>,
-        bytes: IntGauge,
+        volume: VolumeGauges,
     ) {
         let every = Duration::from_secs(config.retention_interval_seconds);
         let free = config.keep_free_mib.saturating_mul(1024 * 1024);
@@ -252,7 +251,7 @@ impl Keeper {
                         _ = limits_due.tick() => {
                             let limits = cameras.borrow().clone();
                             say_removed(keeper.archive.retain(clock::wall(), limits, free).await);
-                            keeper.measure(&bytes).await;
+                            keeper.measure(&volume).await;
                         }
                         _ = room_due.tick() => say_removed(keeper.archive.make_room(free).await),
                     }
@@ -262,10 +261,14 @@ impl Keeper {
         });
     }
 
-    async fn measure(&self, bytes: &IntGauge) {
+    async fn measure(&self, volume: &VolumeGauges) {
         match self.archive.bytes().await {
-            Ok(total) => bytes.set(i64::try_from(total).unwrap_or(i64::MAX)),
+            Ok(total) => volume.archive.set(i64::try_from(total).unwrap_or(i64::MAX)),
             Err(error) => tracing::warn!(%error, "the archive's size is not known"),
+        }
+        match self.archive.free_bytes().await {
+            Ok(free) => volume.free.set(i64::try_from(free).unwrap_or(i64::MAX)),
+            Err(error) => tracing::warn!(%error, "how much is free on the recording volume is not known"),
         }
     }
 }

@@ -178,7 +178,7 @@ pub async fn run(
     let (wanted, wishes) = watch::channel(None);
     let (reports, published) = watch::channel(None);
     let (limits, cameras) = watch::channel(Vec::new());
-    keeper.retain(&config, cameras, metrics.archive_bytes());
+    keeper.retain(&config, cameras, metrics.volume());
     let announced = relay.address();
     let tools = Tools {
         disk,

@@ -10,11 +10,20 @@ use understudy_core::{
 
 use crate::acting::{Acting, RightGauge};
 
+/// The recording volume's metrics.
+#[derive(Clone)]
+pub(crate) struct VolumeGauges {
+    /// Bytes of recordings.
+    pub(crate) archive: IntGauge,
+    /// Bytes that are free.
+    pub(crate) free: IntGauge,
+}
+
 /// The recording service's metrics.
 pub(crate) struct Metrics {
     cameras: IntGaugeVec,
     gap: Counter,
-    archive: IntGauge,
+    volume: VolumeGauges,
     assignments: IntCounter,
     viewers: IntGauge,
     damaged: IntCounter,
@@ -41,10 +50,16 @@ impl Metrics {
                 "understudy_recording_gap_seconds_total",
                 "Seconds in which a camera that is to be run did not film, summed over all cameras",
             ))?,
-            archive: IntGauge::with_opts(opts(
-                "understudy_archive_bytes",
-                "Bytes of recordings in the archive",
-            ))?,
+            volume: VolumeGauges {
+                archive: IntGauge::with_opts(opts(
+                    "understudy_archive_bytes",
+                    "Bytes of recordings in the archive",
+                ))?,
+                free: IntGauge::with_opts(opts(
+                    "understudy_archive_free_bytes",
+                    "Bytes that are free on the recording volume",
+                ))?,
+            },
             assignments: IntCounter::with_opts(opts(
                 "understudy_assignments_total",
                 "Assignments put on disk since the start",
@@ -60,7 +75,8 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.cameras.clone()))?;
         registry.register(Box::new(metrics.gap.clone()))?;
-        registry.register(Box::new(metrics.archive.clone()))?;
+        registry.register(Box::new(metrics.volume.archive.clone()))?;
+        registry.register(Box::new(metrics.volume.free.clone()))?;
         registry.register(Box::new(metrics.assignments.clone()))?;
         registry.register(Box::new(metrics.viewers.clone()))?;
         registry.register(Box::new(metrics.damaged.clone()))?;
@@ -72,8 +88,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    pub(crate) fn archive_bytes(&self) -> IntGauge {
-        self.archive.clone()
+    pub(crate) fn volume(&self) -> VolumeGauges {
+        self.volume.clone()
     }
 
     pub(crate) fn assigned(&self) {

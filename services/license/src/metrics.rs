@@ -1,4 +1,5 @@
-//! `understudy_licenses{state}`: devices that keys allow, with their owners or moved by a failover.
+//! `understudy_licenses{state}`: devices that keys allow, with their owners or moved by a failover; and cameras
+//! that no key covers.
 
 use prometheus::{IntGaugeVec, Opts, Registry};
 use understudy_core::license::Ledger;
@@ -12,7 +13,7 @@ impl Metrics {
     pub(crate) fn register(registry: &Registry, domain: &str) -> prometheus::Result<Self> {
         let options = Opts::new(
             "understudy_licenses",
-            "Devices that licence keys allow, by where the keys are",
+            "Devices that licence keys allow, by where the keys are; missing: cameras that none covers",
         )
         .const_label("domain", domain);
         let licenses = IntGaugeVec::new(options, &["state"])?;
@@ -32,5 +33,11 @@ impl Metrics {
         self.licenses
             .with_label_values(&["transferred"])
             .set(devices(true));
+    }
+
+    /// Shows how many cameras no key covers.
+    pub(crate) fn missing(&self, cameras: usize) {
+        let cameras = i64::try_from(cameras).unwrap_or(i64::MAX);
+        self.licenses.with_label_values(&["missing"]).set(cameras);
     }
 }

@@ -1,16 +1,16 @@
 //! The shell: a request at a time, stored before it is answered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
-use understudy_bus::{BrokerConfig, Bus, BusError};
+use tokio::sync::{Mutex, Notify};
+use understudy_bus::{BrokerConfig, Bus, BusError, Link};
 use understudy_core::{
     contract::{
         api::{LicenseHappening, LicensesView, Problem},
         names,
-        rpc::{Answer, LicenseReply, LicenseRequest},
+        rpc::{Answer, LicenseReply, LicenseRequest, OrchestratorReply, OrchestratorRequest},
     },
-    license::{Change, Ledger, LicenseError, history::happenings},
+    license::{Change, Ledger, LicenseError, history::happenings, shortage},
 };
 use understudy_runtime::{HostConfig, Process, clock};
 use understudy_store::{Store, StoreError};
@@ -21,6 +21,13 @@ use crate::{
     metrics::Metrics,
     tables,
 };
+
+/// How often the cameras are counted that no key covers. A fleet of 20,000 answers with some megabytes.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How soon it is tried again when the orchestrator could not be asked.
+const COUNT_AGAIN: Duration = Duration::from_secs(5);
+/// For how long the orchestrator may take to say which cameras there are.
+const COUNT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +69,12 @@ pub async fn run(
         store,
         ledger: Mutex::new(ledger),
         metrics,
+        changed: Notify::new(),
     });
+    process.spawn(
+        "shortage",
+        count_missing(service.clone(), bus.clone(), process.clone()),
+    );
     bus.serve(
         names::LICENSE,
         move |request: LicenseRequest| {
@@ -75,11 +87,38 @@ pub async fn run(
     Ok(())
 }
 
+/// Counts again after each change of the ledger, and every so often, since cameras change too.
+async fn count_missing(service: Arc<Service>, bus: Bus, process: Process) {
+    let shutdown = process.shutdown();
+    let mut link = bus.link();
+    loop {
+        let counted = async {
+            // Fails only with the bus, and the process with it.
+            let _ = link.wait_for(|link| *link == Link::Up).await;
+            let again = match service.count_missing(&bus).await {
+                Ok(()) => COUNT_EVERY,
+                Err(why) => {
+                    tracing::debug!(why, "the orchestrator can't say which cameras there are");
+                    COUNT_AGAIN
+                }
+            };
+            // Whichever comes first.
+            let _ = tokio::time::timeout(again, service.changed.notified()).await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = counted => {}
+        }
+    }
+}
+
 struct Service {
     config: LicenseConfig,
     store: Store,
     ledger: Mutex<Ledger>,
     metrics: Metrics,
+    /// The ledger is another one.
+    changed: Notify,
 }
 
 impl Service {
@@ -96,8 +135,30 @@ impl Service {
             self.persist(changes, happenings).await?;
             *ledger = next;
             self.metrics.show(&ledger);
+            self.changed.notify_one();
         }
         Ok(reply)
+    }
+
+    /// Counts the cameras that no key covers, for the metrics only. The orchestrator knows which there are.
+    async fn count_missing(&self, bus: &Bus) -> Result<(), String> {
+        if self.config.licensing == Licensing::Off {
+            self.metrics.missing(0);
+            return Ok(());
+        }
+        let request = OrchestratorRequest::ListCameras;
+        let asked =
+            bus.request::<_, Answer<OrchestratorReply>>(names::ORCHESTRATOR, &request, COUNT_DEADLINE);
+        let views = match asked.await {
+            Ok(Ok(OrchestratorReply::Cameras(views))) => views,
+            Ok(Ok(_)) => return Err("it answered something else".to_owned()),
+            Ok(Err(problem)) => return Err(problem.to_string()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let cameras: Vec<_> = views.into_iter().map(|view| view.camera).collect();
+        let short = shortage::unlicensed(&self.ledger.lock().await.view().keys, &cameras);
+        self.metrics.missing(short.values().map(Vec::len).sum());
+        Ok(())
     }
 
     async fn history(&self) -> Answer<LicenseReply> {

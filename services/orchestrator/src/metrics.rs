@@ -1,12 +1,14 @@
 //! The fleet in figures, as `docs` promises them to Prometheus: gauges from what the fleet shows, counters and
 //! histograms from what it tells.
 
-use std::collections::BTreeMap;
+mod shown;
 
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::collections::{BTreeMap, BTreeSet};
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use understudy_core::{
     contract::{
-        api::{FailoverView, ReasonKind, ServerState, ServerView},
+        api::{FailoverView, Phase, ReasonKind, ServerState, ServerView},
         event::Event,
         heartbeat::CameraStatus,
         rpc::{OrchestratorReply, OrchestratorRequest},
@@ -17,18 +19,24 @@ use understudy_core::{
 };
 use understudy_runtime::clock;
 
+use self::shown::Shown;
 use crate::job::fresh;
 
 /// Upper bounds in seconds: from the target of half a second to the longest disconnection duration.
 const BUCKETS: [f64; 12] = [0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 8.7, 15.0, 30.0, 60.0, 3600.0];
 
 pub(crate) struct Metrics {
-    cameras: IntGaugeVec,
-    servers: IntGaugeVec,
-    protected: IntGaugeVec,
-    unprotected: IntGaugeVec,
-    active: IntGaugeVec,
-    progress: GaugeVec,
+    cameras: Shown,
+    servers: Shown,
+    /// Per server, so that an alert can name it.
+    states: Shown,
+    guarded: Shown,
+    protected: Shown,
+    unprotected: Shown,
+    active: Shown,
+    phases: Shown,
+    steps: Shown,
+    progress: Shown,
     failovers: IntCounterVec,
     detection: HistogramVec,
     downtime: HistogramVec,
@@ -37,10 +45,8 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            Shown::register(registry, Opts::new(name, help), labels)
         };
         let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
             let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -53,20 +59,22 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
-        let progress = GaugeVec::new(
-            Opts::new(
-                "understudy_failback_progress_ratio",
-                "Share of a failback's bytes that arrived",
-            ),
-            &["domain", "server"],
-        )?;
-        registry.register(Box::new(progress.clone()))?;
         Ok(Self {
             cameras: gauge("understudy_cameras", "Cameras by state", &["domain", "state"])?,
             servers: gauge(
                 "understudy_servers",
                 "Servers by role and state",
                 &["domain", "role", "state"],
+            )?,
+            states: gauge(
+                "understudy_server_state",
+                "A server: 1 for the state it is in",
+                &["domain", "server", "role", "state"],
+            )?,
+            guarded: gauge(
+                "understudy_server_protected",
+                "A recording server: 1 if a failover server could take over now",
+                &["domain", "server"],
             )?,
             protected: gauge(
                 "understudy_protected_servers",
@@ -83,7 +91,21 @@ impl Metrics {
                 "Failovers that are not over",
                 &["domain"],
             )?,
-            progress,
+            phases: gauge(
+                "understudy_failover_phase",
+                "A recording server's failover that is not over: 1 for the phase it is in",
+                &["domain", "server", "phase"],
+            )?,
+            steps: gauge(
+                "understudy_failover_step_seconds",
+                "How long each step of a recording server's newest failover took, once it is over",
+                &["domain", "server", "step"],
+            )?,
+            progress: gauge(
+                "understudy_failback_progress_ratio",
+                "Share of the bytes of a server's newest failback that arrived",
+                &["domain", "server"],
+            )?,
             failovers: counter(
                 "understudy_failovers_total",
                 "Failovers that are over",
@@ -108,47 +130,79 @@ impl Metrics {
     }
 
     /// Brings the gauges up to date.
-    pub(crate) fn show(&self, fleet: &mut Fleet) {
+    pub(crate) fn show(&mut self, fleet: &mut Fleet) {
         let Some(servers) = servers(fleet) else { return };
         let domains: BTreeMap<ServerId, DomainId> = servers
             .iter()
             .map(|view| (view.server.id.clone(), view.server.domain.clone()))
             .collect();
-        for gauge in [
-            &self.cameras,
-            &self.servers,
-            &self.protected,
-            &self.unprotected,
-            &self.active,
-        ] {
-            gauge.reset();
-        }
-        self.progress.reset();
+        self.begin(&domains.values().collect());
         for view in &servers {
             self.show_server(view);
         }
         self.show_cameras(fleet, &domains);
+        // Newest first: of an older one only what is left of it is shown.
+        let mut told = BTreeSet::new();
         for failover in failovers(fleet) {
-            self.show_failover(&failover, &domains);
+            let newest = told.insert(failover.server.clone());
+            self.show_failover(&failover, newest, &domains);
+        }
+        for gauge in self.gauges() {
+            gauge.publish();
         }
     }
 
-    fn show_server(&self, view: &ServerView) {
-        let domain = view.server.domain.as_str();
-        self.servers
-            .with_label_values(&[domain, role(view.server.mode), state(view.state)])
-            .inc();
+    fn gauges(&mut self) -> [&mut Shown; 10] {
+        [
+            &mut self.cameras,
+            &mut self.servers,
+            &mut self.states,
+            &mut self.guarded,
+            &mut self.protected,
+            &mut self.unprotected,
+            &mut self.active,
+            &mut self.phases,
+            &mut self.steps,
+            &mut self.progress,
+        ]
+    }
+
+    /// Begins each domain with zeros: a series that comes and goes can't be alerted on, and a counter's first
+    /// count is no increase to Prometheus.
+    fn begin(&mut self, domains: &BTreeSet<&DomainId>) {
+        for domain in domains.iter().map(|domain| domain.as_str()) {
+            for state in ["recording", "live_only", "disabled", "lost"] {
+                self.cameras.add(&[domain, state], 0.0);
+            }
+            for gauge in [&mut self.protected, &mut self.unprotected, &mut self.active] {
+                gauge.add(&[domain], 0.0);
+            }
+            for kind in KINDS {
+                self.downtime.with_label_values(&[domain, mode(kind)]);
+                for outcome in ["completed", "aborted"] {
+                    self.failovers
+                        .with_label_values(&[domain, mode(kind), reason(kind), outcome]);
+                }
+            }
+            self.detection.with_label_values(&[domain]);
+            self.failback_bytes.with_label_values(&[domain]);
+        }
+    }
+
+    fn show_server(&mut self, view: &ServerView) {
+        let (domain, server) = (view.server.domain.as_str(), view.server.id.as_str());
+        let (role, state) = (role(view.server.mode), state(view.state));
+        self.servers.add(&[domain, role, state], 1.0);
+        self.states.add(&[domain, server, role, state], 1.0);
         if view.server.mode == Mode::Recording {
-            self.protected
-                .with_label_values(&[domain])
-                .add(i64::from(view.protected));
-            self.unprotected
-                .with_label_values(&[domain])
-                .add(i64::from(!view.protected));
+            let protected = f64::from(u8::from(view.protected));
+            self.guarded.add(&[domain, server], protected);
+            self.protected.add(&[domain], protected);
+            self.unprotected.add(&[domain], 1.0 - protected);
         }
     }
 
-    fn show_cameras(&self, fleet: &mut Fleet, domains: &BTreeMap<ServerId, DomainId>) {
+    fn show_cameras(&mut self, fleet: &mut Fleet, domains: &BTreeMap<ServerId, DomainId>) {
         let (answer, _) = fleet.answer(OrchestratorRequest::ListCameras, fresh(), clock::now());
         let Ok(OrchestratorReply::Cameras(cameras)) = answer else {
             return;
@@ -164,22 +218,34 @@ impl Metrics {
                 None if !view.camera.enabled => "disabled",
                 Some(CameraStatus::Connecting | CameraStatus::Lost { .. }) | None => "lost",
             };
-            self.cameras.with_label_values(&[domain.as_str(), state]).inc();
+            self.cameras.add(&[domain.as_str(), state], 1.0);
         }
     }
 
-    fn show_failover(&self, failover: &FailoverView, domains: &BTreeMap<ServerId, DomainId>) {
-        let Some(domain) = domains.get(&failover.server) else {
+    fn show_failover(
+        &mut self,
+        failover: &FailoverView,
+        newest: bool,
+        domains: &BTreeMap<ServerId, DomainId>,
+    ) {
+        let Some(domain) = domains.get(&failover.server).map(DomainId::as_str) else {
             return;
         };
+        let server = failover.server.as_str();
         if !failover.phase.is_final() {
-            self.active.with_label_values(&[domain.as_str()]).inc();
+            self.active.add(&[domain], 1.0);
+            self.phases.set(&[domain, server, phase(failover.phase)], 1.0);
         }
-        if failover.phase.hands_back() && failover.progress.bytes_total > 0 {
+        // The newest one's share stays when it is complete: a failback of seconds would not be seen at all.
+        let shown = failover.phase.hands_back() || (newest && failover.phase == Phase::Completed);
+        if shown && failover.progress.bytes_total > 0 {
             let ratio = failover.progress.bytes_done as f64 / failover.progress.bytes_total as f64;
-            self.progress
-                .with_label_values(&[domain.as_str(), failover.server.as_str()])
-                .set(ratio);
+            self.progress.set(&[domain, server], ratio);
+        }
+        if newest {
+            for (step, seconds) in steps(failover) {
+                self.steps.set(&[domain, server, step], seconds);
+            }
         }
     }
 
@@ -266,6 +332,49 @@ fn domain<'a>(fleet: &'a Fleet, server: &ServerId) -> &'a str {
         .servers()
         .find(|known| known.id == *server)
         .map_or("", |server| server.domain.as_str())
+}
+
+/// Every kind of reason.
+const KINDS: [ReasonKind; 4] = [
+    ReasonKind::Manual,
+    ReasonKind::Disconnection,
+    ReasonKind::Storage,
+    ReasonKind::Package,
+];
+
+/// The steps of a failover that are over, with their durations in seconds.
+fn steps(failover: &FailoverView) -> Vec<(&'static str, f64)> {
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    let reached = |wanted: fn(Phase) -> bool| {
+        let mut steps = failover.steps.iter();
+        steps
+            .find(|step| wanted(step.phase))
+            .map(|step| step.at.as_millis())
+    };
+    let between = |from: Option<i64>, to: Option<i64>| Some(to?.abs_diff(from?));
+    let back = reached(Phase::hands_back);
+    let ended = failover.ended_at.map(|at| at.as_millis());
+    [
+        ("detection", Some(failover.detection_ms)),
+        ("takeover", failover.takeover_ms),
+        ("serving", between(reached(|phase| phase == Phase::Serving), back)),
+        ("restoring", between(back, ended)),
+    ]
+    .into_iter()
+    .filter_map(|(step, ms)| Some((step, seconds(ms?))))
+    .collect()
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Selecting => "selecting",
+        Phase::TakingOver => "taking_over",
+        Phase::Serving => "serving",
+        Phase::Restoring => "restoring",
+        Phase::Replacing => "replacing",
+        Phase::Completed => "completed",
+        Phase::Aborted => "aborted",
+    }
 }
 
 fn mode(kind: ReasonKind) -> &'static str {

@@ -4,20 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use understudy_core::{
-    contract::heartbeat::{Observation, StorageState},
+    contract::heartbeat::{Heartbeat, Observation, StorageState},
     ids::{DomainId, ServerId},
     presence::Path,
-    time::Monotonic,
+    time::{Moment, Monotonic},
 };
+
+use super::offset::Offset;
 
 /// The monitor's metrics, and the moment of each server's last beat.
 pub(crate) struct Metrics {
     age: GaugeVec,
+    offset: GaugeVec,
     storage: IntGaugeVec,
     blind: IntGauge,
     beats: IntCounterVec,
     refused: IntCounter,
     last: BTreeMap<ServerId, (DomainId, Monotonic)>,
+    clocks: BTreeMap<ServerId, Offset>,
 }
 
 impl Metrics {
@@ -28,6 +32,13 @@ impl Metrics {
                 Opts::new(
                     "understudy_heartbeat_age_seconds",
                     "Time since a server was last heard, on any path",
+                ),
+                &["domain", "server"],
+            )?,
+            offset: GaugeVec::new(
+                Opts::new(
+                    "understudy_clock_offset_seconds",
+                    "How far a server's wall clock is ahead of the host's, by its beats; late by the way they take",
                 ),
                 &["domain", "server"],
             )?,
@@ -48,8 +59,10 @@ impl Metrics {
                 "Messages and requests that were no heartbeat",
             ))?,
             last: BTreeMap::new(),
+            clocks: BTreeMap::new(),
         };
         registry.register(Box::new(metrics.age.clone()))?;
+        registry.register(Box::new(metrics.offset.clone()))?;
         registry.register(Box::new(metrics.storage.clone()))?;
         registry.register(Box::new(metrics.blind.clone()))?;
         registry.register(Box::new(metrics.beats.clone()))?;
@@ -61,18 +74,24 @@ impl Metrics {
         self.refused.clone()
     }
 
-    pub(crate) fn beat(&mut self, path: Path, server: &ServerId, domain: &DomainId, now: Monotonic) {
+    pub(crate) fn beat(&mut self, path: Path, beat: &Heartbeat, now: Moment) {
+        let (server, domain) = (&beat.server, &beat.domain);
         let path = match path {
             Path::Broker => "broker",
             Path::Direct => "direct",
         };
         self.beats.with_label_values(&[path]).inc();
-        let before = self.last.insert(server.clone(), (domain.clone(), now));
+        let before = self.last.insert(server.clone(), (domain.clone(), now.monotonic));
         if let Some((old, _)) = before
             && old != *domain
         {
             self.remove(&old, server);
         }
+        let clock = self.clocks.entry(server.clone()).or_default();
+        let seconds = clock.heard(beat.sent_at, now.wall).as_secs_f64();
+        self.offset
+            .with_label_values(&[domain.as_str(), server.as_str()])
+            .set(seconds);
     }
 
     pub(crate) fn observed(&self, domain: &DomainId, observation: &Observation) {
@@ -105,6 +124,7 @@ impl Metrics {
             .cloned()
             .collect();
         for server in gone {
+            self.clocks.remove(&server);
             if let Some((domain, _)) = self.last.remove(&server) {
                 self.remove(&domain, &server);
             }
@@ -113,7 +133,9 @@ impl Metrics {
 
     fn remove(&self, domain: &DomainId, server: &ServerId) {
         // A series that was never shown can't be removed, and need not be.
-        let _ = self.age.remove_label_values(&[domain.as_str(), server.as_str()]);
+        for gauge in [&self.age, &self.offset] {
+            let _ = gauge.remove_label_values(&[domain.as_str(), server.as_str()]);
+        }
         for state in ["normal", "degraded", "damaged"] {
             let _ = self
                 .storage

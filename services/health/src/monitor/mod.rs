@@ -5,6 +5,7 @@
 
 mod direct;
 mod metrics;
+mod offset;
 mod probe;
 mod publish;
 
@@ -193,7 +194,7 @@ impl Watch {
         }
         let now = clock::now();
         self.known.insert(beat.server.clone(), beat.domain.clone());
-        self.metrics.beat(path, &beat.server, &beat.domain, now.monotonic);
+        self.metrics.beat(path, &beat, now);
         self.presence.beat(path, beat, now)
     }
 

@@ -8,6 +8,7 @@ mod cameras;
 mod changes;
 mod configuration;
 mod crash;
+mod dashboards;
 mod demo;
 mod each_trigger;
 mod failback;
