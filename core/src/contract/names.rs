@@ -24,6 +24,12 @@ pub const ORCHESTRATOR: &str = "orchestrator";
 /// The service name under which the licence ledger answers.
 pub const LICENSE: &str = "license";
 
+/// The service name under which the agent of `server` answers.
+#[must_use]
+pub fn agent(server: &ServerId) -> String {
+    format!("agent.{server}")
+}
+
 /// CloudEvents type of an [`crate::assignment::Assignment`].
 pub const ASSIGNMENT_TYPE: &str = "understudy.assignment";
 /// CloudEvents type of a [`super::heartbeat::SealedBundle`], sent through the assignment queue.

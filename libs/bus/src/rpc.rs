@@ -210,7 +210,7 @@ impl Bus {
 
     /// Answers requests to `service` with `handler`, several at once, until the process ends; those begun have
     /// a second to finish then. A request may come twice.
-    pub fn serve<Q, R, F, A>(&self, service: &'static str, handler: F, process: &Process)
+    pub fn serve<Q, R, F, A>(&self, service: impl Into<String>, handler: F, process: &Process)
     where
         Q: DeserializeOwned + Send + 'static,
         R: Serialize + Send + 'static,
@@ -219,7 +219,7 @@ impl Bus {
     {
         let server = Server {
             bus: self.clone(),
-            service,
+            service: service.into(),
             handler: Arc::new(handler),
         };
         process.spawn("bus service", server.run(process.shutdown()));
@@ -229,7 +229,7 @@ impl Bus {
 /// The answering side.
 struct Server<F> {
     bus: Bus,
-    service: &'static str,
+    service: String,
     handler: Arc<F>,
 }
 
@@ -302,7 +302,7 @@ impl<F> Server<F> {
     async fn open(&self, session: &Session) -> lapin::Result<Consumer> {
         let channel = session.connection.create_channel().await?;
         channel.basic_qos(AT_ONCE, BasicQosOptions::default()).await?;
-        let queue = topology::declare_request_queue(&channel, self.service).await?;
+        let queue = topology::declare_request_queue(&channel, &self.service).await?;
         let options = BasicConsumeOptions::default();
         channel
             .basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default())
