@@ -4,10 +4,16 @@
 //! every second. Silence is measured from the last beat on any path, or from the moment since which the host can
 //! hear, if that is later. Nothing here decides on a failover.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
-    contract::heartbeat::{Evidence, Farewell, Heartbeat, Observation, Package, Paths, Started, Storage},
+    contract::{
+        heartbeat::{Evidence, Farewell, Heartbeat, Observation, Package, Paths, Started, Storage},
+        rpc::Looked,
+    },
     ids::{DomainId, ServerId},
     time::{Moment, Monotonic},
 };
@@ -30,6 +36,12 @@ const STANDSTILL: Duration = Duration::from_secs(1);
 const CATCH_UP: Duration = Duration::from_secs(1);
 /// The longest interval that a beat may claim, so that a wrong one does not hide a dead server.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+/// The observer of what the host has seen itself.
+const HOST: &str = "monitor";
+/// For how long what somebody saw who looked for a server is worth something; it is looked for again meanwhile.
+const SIGHT: Duration = Duration::from_secs(6);
+/// The most failover servers that are asked to look for one server.
+const WITNESSES: usize = 3;
 /// The evidence kept of one server: the newest lines.
 const EVIDENCE_LINES: usize = 8;
 
@@ -83,6 +95,8 @@ pub struct Seen {
 /// All servers, as the monitor knows them.
 #[derive(Clone, Debug)]
 pub struct Presence {
+    /// The domain of the host itself.
+    home: Option<DomainId>,
     servers: BTreeMap<ServerId, Subject>,
     /// Why the host's own link to the broker is down; none while it is up.
     broker_down: Option<String>,
@@ -136,8 +150,21 @@ struct Subject {
     farewell: Option<(Farewell, u64)>,
     /// What it says of its start.
     started: Option<Started>,
-    /// What of these is not among the evidence yet.
-    untold: Vec<String>,
+    /// What of these is not among the evidence yet, and who saw it.
+    untold: Vec<(String, String)>,
+    /// What others saw who looked for it since it is missed.
+    sights: BTreeMap<Observer, Sight>,
+}
+
+/// Who looked for a server that is missed; none: the host itself.
+type Observer = Option<ServerId>;
+
+#[derive(Clone, Debug)]
+struct Sight {
+    at: Monotonic,
+    looked: Looked,
+    /// Whether the observer is somewhere else than both the host and the server: cut off with neither of them.
+    elsewhere: bool,
 }
 
 impl Presence {
@@ -145,11 +172,18 @@ impl Presence {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            home: None,
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
             blind: Blindness::default(),
             ticked: None,
         }
+    }
+
+    /// The same, of a host in the domain `home`.
+    #[must_use]
+    pub fn at(home: Option<DomainId>) -> Self {
+        Self { home, ..Self::new() }
     }
 
     /// Watches exactly the enrolled servers: silence of a new one counts from now, others are forgotten.
@@ -183,13 +217,71 @@ impl Presence {
         subject.speak(&server, &self.blind, now).into_iter().collect()
     }
 
-    /// A server that is missed was looked for in another way: what was seen is evidence, and said at once.
-    pub fn probed(&mut self, server: &ServerId, seen: String, now: Moment) -> Vec<Seen> {
+    /// A server that is missed was looked for in another way, by the host itself or by a failover server that it is
+    /// paired with: what was seen is evidence, and said at once if it is news. It makes nobody heard.
+    ///
+    /// Only where a whole domain vanished at once it counts for more: see [`Subject::is_given_up`].
+    pub fn looked(
+        &mut self,
+        server: &ServerId,
+        observer: Option<&ServerId>,
+        looked: Looked,
+        now: Moment,
+    ) -> Vec<Seen> {
+        let from = observer.map(|observer| self.servers.get(observer).map(|known| known.domain.clone()));
+        let home = self.home.clone();
         let Some(subject) = self.servers.get_mut(server) else {
             return Vec::new();
         };
-        subject.untold.push(seen);
+        if subject.is_heard(now.monotonic) {
+            return Vec::new();
+        }
+        let elsewhere = from
+            .flatten()
+            .is_some_and(|domain| home.is_some_and(|home| home != domain) && domain != subject.domain);
+        let who = observer.map_or_else(|| HOST.to_owned(), ToString::to_string);
+        let before = subject.sights.insert(
+            observer.cloned(),
+            Sight {
+                at: now.monotonic,
+                looked: looked.clone(),
+                elsewhere,
+            },
+        );
+        if before.is_some_and(|before| before.looked == looked) {
+            return Vec::new();
+        }
+        subject.untold.push((who, looked.seen));
         subject.speak(server, &self.blind, now).into_iter().collect()
+    }
+
+    /// Servers that were heard once and are not any more: to be looked for in another way.
+    #[must_use]
+    pub fn missed(&self, now: Moment) -> BTreeSet<ServerId> {
+        let missed = |subject: &Subject| subject.ever_heard && !subject.is_heard(now.monotonic);
+        let servers = self.servers.iter().filter(|(_, subject)| missed(subject));
+        servers.map(|(server, _)| server.clone()).collect()
+    }
+
+    /// Which of the failover servers that a missed server is paired with are to be asked to look for it: some that are
+    /// heard, of as many domains as there are.
+    #[must_use]
+    pub fn witnesses(&self, server: &ServerId, paired_with: &[ServerId], now: Moment) -> Vec<ServerId> {
+        let mut by_domain: BTreeMap<&DomainId, Vec<&ServerId>> = BTreeMap::new();
+        for other in paired_with.iter().filter(|other| *other != server) {
+            if let Some(subject) = self.servers.get(other)
+                && subject.is_heard(now.monotonic)
+            {
+                by_domain.entry(&subject.domain).or_default().push(other);
+            }
+        }
+        let firsts = by_domain.values().filter_map(|servers| servers.first());
+        let others = by_domain.values().flat_map(|servers| servers.iter().skip(1));
+        firsts
+            .chain(others)
+            .take(WITNESSES)
+            .map(|witness| (*witness).clone())
+            .collect()
     }
 
     /// Time has passed. What changed is said at once, the rest once a second.
@@ -232,7 +324,7 @@ impl Presence {
     fn look(&mut self, now: Monotonic) {
         self.blind = self.cut_off(now);
         for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
-            let why = self.blind.of(&subject.domain).map(ToOwned::to_owned);
+            let why = subject.blind_for(&self.blind, now).map(ToOwned::to_owned);
             let why = why.or_else(|| subject.unreachable_without_broker(self.broker_down.as_deref()));
             if let Some(why) = why {
                 subject.deaf = Some((now, why));
@@ -321,6 +413,7 @@ impl Subject {
             farewell: None,
             started: None,
             untold: Vec::new(),
+            sights: BTreeMap::new(),
         }
     }
 
@@ -328,7 +421,7 @@ impl Subject {
     fn take_words(&mut self, beat: &Heartbeat) {
         if let Some(farewell) = beat.farewell {
             if self.farewell.is_none() {
-                self.untold.push(format!("it {}", farewell.words()));
+                self.tell(format!("it {}", farewell.words()));
             }
             self.farewell = Some((farewell, beat.sequence));
         } else if beat.started.is_some() || self.farewell.is_some_and(|(_, last)| beat.sequence > last) {
@@ -340,10 +433,14 @@ impl Subject {
             let before = started
                 .before
                 .map_or("is here for the first time", |before| before.words());
-            self.untold
-                .push(format!("it has started; before that it {before}"));
+            self.tell(format!("it has started; before that it {before}"));
         }
         self.started.clone_from(&beat.started);
+    }
+
+    /// The host has heard something that belongs to the evidence.
+    fn tell(&mut self, seen: String) {
+        self.untold.push((HOST.to_owned(), seen));
     }
 
     fn take(&mut self, path: Path, beat: Heartbeat, now: Monotonic) {
@@ -352,6 +449,7 @@ impl Subject {
             Path::Direct => self.direct = Some(now),
         }
         self.take_words(&beat);
+        self.sights.clear();
         self.last = now;
         self.ever_heard = true;
         self.domain = beat.domain;
@@ -398,6 +496,22 @@ impl Subject {
         })
     }
 
+    /// Whether somebody who is cut off neither with the host nor with the server can't reach it either, and nobody can.
+    /// That somebody is in a third domain: what a failover server beside the host can't reach, the host can't, and the
+    /// one beside the server went with it.
+    fn is_given_up(&self, now: Monotonic) -> bool {
+        let fresh = || self.sights.values().filter(|sight| now.since(sight.at) < SIGHT);
+        let answers = fresh().any(|sight| sight.looked.answers);
+        !answers && fresh().any(|sight| sight.elsewhere)
+    }
+
+    /// Why nothing may be concluded from its silence, as far as that is the host's own. That its whole domain vanished
+    /// at once is no reason any more once others have given it up too.
+    fn blind_for<'a>(&self, blind: &'a Blindness, now: Monotonic) -> Option<&'a str> {
+        let anywhere = blind.everywhere.as_deref();
+        anywhere.or_else(|| blind.of(&self.domain).filter(|_| !self.is_given_up(now)))
+    }
+
     /// For how long nothing was heard of it although the host could hear.
     fn silent(&self, blind: bool, now: Monotonic) -> Duration {
         match &self.deaf {
@@ -411,7 +525,9 @@ impl Subject {
         let heard = paths.broker || paths.direct;
         let blind = match heard {
             true => None,
-            false => blind.of(&self.domain).or(self.excuse(now.monotonic)),
+            false => self
+                .blind_for(blind, now.monotonic)
+                .or(self.excuse(now.monotonic)),
         };
         let blind = blind.map(ToOwned::to_owned);
         let silent = match heard {
@@ -441,8 +557,8 @@ impl Subject {
         if transitions.is_empty() && !due && self.untold.is_empty() {
             return None;
         }
-        for word in std::mem::take(&mut self.untold) {
-            self.write_down(word, now);
+        for (observer, word) in std::mem::take(&mut self.untold) {
+            self.write_down(observer, word, now);
         }
         for transition in &transitions {
             self.note(*transition, &observation, blind.as_deref(), now);
@@ -486,13 +602,13 @@ impl Subject {
             Transition::Blinded => blind.unwrap_or_default().to_owned(),
             Transition::SeesAgain => "the host can see again".to_owned(),
         };
-        self.write_down(seen, now);
+        self.write_down(HOST.to_owned(), seen, now);
     }
 
-    fn write_down(&mut self, seen: String, now: Moment) {
+    fn write_down(&mut self, observer: String, seen: String, now: Moment) {
         self.evidence.push(Evidence {
             at: now.wall,
-            observer: "monitor".to_owned(),
+            observer,
             seen,
         });
         let surplus = self.evidence.len().saturating_sub(EVIDENCE_LINES);

@@ -26,6 +26,12 @@ pub const LICENSE: &str = "license";
 /// How the names begin under which recording services answer; the server's id follows.
 pub const RECORDER: &str = "recorder.";
 
+/// The service name under which the agent of `server` answers.
+#[must_use]
+pub fn agent(server: &ServerId) -> String {
+    format!("agent.{server}")
+}
+
 /// CloudEvents type of an [`crate::assignment::Assignment`].
 pub const ASSIGNMENT_TYPE: &str = "understudy.assignment";
 /// CloudEvents type of a [`super::heartbeat::SealedBundle`], sent through the assignment queue.

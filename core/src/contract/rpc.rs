@@ -280,3 +280,31 @@ pub enum RecorderReply {
         jpeg: String,
     },
 }
+
+/// What a server's agent is asked; it answers with [`AgentReply`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", content = "with", rename_all = "snake_case")]
+pub enum AgentRequest {
+    /// Look for a server that is missed, from where the agent is → `Looked`.
+    Look {
+        /// Base URL of its sync service: its health is asked for.
+        address: String,
+    },
+}
+
+/// What an agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "with", rename_all = "snake_case")]
+pub enum AgentReply {
+    /// What it saw.
+    Looked(Looked),
+}
+
+/// What somebody saw who looked for a server that is missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looked {
+    /// Whether its machine answered at all, whatever.
+    pub answers: bool,
+    /// The same in words.
+    pub seen: String,
+}

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use understudy_core::{
-    contract::heartbeat::{Ending, Farewell, Heartbeat, Observation, Package, Started, Storage},
+    contract::{
+        heartbeat::{Ending, Farewell, Heartbeat, Observation, Package, Started, Storage},
+        rpc::Looked,
+    },
     ids::DomainId,
     presence::{Path, Presence, Seen, Transition},
     time::{Moment, Monotonic, Timestamp},
@@ -440,26 +443,131 @@ fn c7_what_a_server_said_when_it_went_is_evidence_and_delays_nothing() {
     );
 }
 
+fn looked(answers: bool, seen: &str) -> Looked {
+    Looked {
+        answers,
+        seen: seen.to_owned(),
+    }
+}
+
 #[test]
-fn c7_what_a_probe_saw_is_evidence_at_once_and_changes_nothing_else() {
+fn c7_what_others_saw_who_looked_for_it_is_evidence_at_once_and_changes_nothing_else() {
     let mut table = Table::new();
     table.pass(2000, &BOTH);
-    let before = last_of(&table.pass(1000, &[]), "a");
     let moment = table.moment();
-    let probed = table
-        .presence
-        .probed(&server_id("a"), "no answer".to_owned(), moment);
-    let seen = last_of(&probed, "a");
-    assert!(seen.silent_ms >= before.silent_ms, "it counts on");
-    let line = seen.evidence.last().expect("evidence");
+    assert!(table.presence.missed(moment).is_empty());
     assert_eq!(
-        (line.observer.as_str(), line.seen.as_str()),
-        ("monitor", "no answer")
-    );
-    assert!(
         table
             .presence
-            .probed(&server_id("nobody"), "no answer".to_owned(), moment)
-            .is_empty()
+            .looked(&server_id("a"), None, looked(true, "there"), moment),
+        [],
+        "it is heard again: nobody asks any more"
     );
+    let before = last_of(&table.pass(1000, &[(Path::Broker, "b")]), "a");
+    let moment = table.moment();
+    assert_eq!(table.presence.missed(moment), [server_id("a")].into());
+    let mut look = |server: &str, by: Option<&str>, seen: &str| {
+        let by = by.map(server_id);
+        table
+            .presence
+            .looked(&server_id(server), by.as_ref(), looked(false, seen), moment)
+    };
+    look("a", None, "no answer");
+    let seen = last_of(&look("a", Some("b"), "refused"), "a");
+    assert!(seen.silent_ms >= before.silent_ms, "it counts on");
+    let lines: Vec<_> = seen.evidence.iter().rev().take(2).collect();
+    assert_eq!(
+        (lines[1].observer.as_str(), lines[1].seen.as_str()),
+        ("monitor", "no answer")
+    );
+    assert_eq!(
+        (lines[0].observer.as_str(), lines[0].seen.as_str()),
+        ("b", "refused")
+    );
+    assert_eq!(look("a", Some("b"), "refused"), [], "the same again is no news");
+    assert_eq!(look("nobody", None, "no answer"), []);
+}
+
+#[test]
+fn a8_c7_failover_servers_of_different_domains_are_asked_first_and_only_those_that_are_heard() {
+    let mut table = Table::new();
+    let moment = table.moment();
+    let enrolled = [
+        ("a", "east"),
+        ("b", "east"),
+        ("c", "east"),
+        ("d", "west"),
+        ("e", "south"),
+        ("f", "north"),
+    ];
+    let domain = |name: &str| DomainId::new(name).expect("an id");
+    table
+        .presence
+        .watch(enrolled.map(|(id, at)| (server_id(id), domain(at))), moment);
+    for (id, at) in enrolled.iter().filter(|(id, _)| *id != "f") {
+        let mut beat = beat_of(id);
+        beat.domain = domain(at);
+        table.presence.beat(Path::Broker, beat, moment);
+    }
+    let paired = ["a", "b", "c", "d", "e", "f"].map(server_id);
+    let asked = table.presence.witnesses(&server_id("a"), &paired, moment);
+    assert_eq!(
+        asked,
+        [server_id("b"), server_id("e"), server_id("d")],
+        "one of each domain that is heard"
+    );
+    let asked = table.presence.witnesses(&server_id("a"), &paired[..3], moment);
+    assert_eq!(asked, [server_id("b"), server_id("c")]);
+}
+
+/// East vanishes at once; the host is in `home`, and `witness`, of another domain, is heard and looks each second
+/// for a only. What is said last of a and of b.
+fn east_vanishes(home: &str, witness_in: &str, looks: impl Fn(u64) -> bool) -> [Observation; 2] {
+    let domain = |name: &str| DomainId::new(name).expect("an id");
+    let mut table = Table::new();
+    table.presence = Presence::at(Some(domain(home)));
+    table.presence.broker(None, table.moment());
+    table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
+    let mut last = ["a", "b"].map(|server| last_of(&table.pass(1000, &[]), server));
+    for second in 0..30 {
+        for _ in 0..4 {
+            let mut beat = beat_of("witness");
+            beat.domain = domain(witness_in);
+            table.presence.beat(Path::Broker, beat, table.moment());
+            let seen = table.pass(250, &[]);
+            for said in &mut last {
+                let newer = seen.iter().rfind(|seen| seen.observation.server == said.server);
+                *said = newer.map_or_else(|| said.clone(), |seen| seen.observation.clone());
+            }
+        }
+        let moment = table.moment();
+        for (server, by, answers) in [
+            ("a", None, false),
+            ("a", Some(server_id("witness")), looks(second)),
+            ("b", None, false),
+        ] {
+            let looked = looked(answers, "what was seen");
+            table
+                .presence
+                .looked(&server_id(server), by.as_ref(), looked, moment);
+        }
+    }
+    last
+}
+
+#[test]
+fn c2_a8_a_domain_that_vanished_at_once_is_missed_where_a_third_one_can_not_reach_it_either() {
+    // A failover server of a third domain gives a up as well, for as long as the host gives it time to come back.
+    let [a, b] = east_vanishes("north", "west", |_| false);
+    assert!(!a.blind && a.silent_ms > 5_000, "{a:?}");
+    assert!(b.blind, "nobody has given it up");
+    // What a failover server beside the host sees, the host sees too: nothing.
+    let [a, _] = east_vanishes("west", "west", |_| false);
+    assert!(a.blind);
+    // It reaches it: the host is cut off.
+    let [a, _] = east_vanishes("north", "west", |_| true);
+    assert!(a.blind);
+    // The line between those two is bad as well, and carries something now and then.
+    let [a, _] = east_vanishes("north", "west", |second| second % 10 == 0);
+    assert!(a.blind);
 }

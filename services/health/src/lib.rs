@@ -4,4 +4,5 @@
 //! says for how long each has been silent. Neither decides what is to be done about it.
 
 pub mod agent;
+mod look;
 pub mod monitor;

@@ -352,14 +352,18 @@ async fn e2_e3_a_word_of_a_later_version_ends_the_right_and_the_assignment_behin
     host.assign(&rig.assignment(2, Role::Standby)).await;
     host.until("standby", |report| report.epoch == Some(epoch(2)))
         .await;
-    let dead = broker
-        .control(&["list_queues", "name", "messages"])
-        .await
-        .expect("queues");
-    let mut lines = dead
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    assert!(lines.any(|line| line == ["understudy.dead", "1"]), "{dead}");
+    // The broker counts every few seconds.
+    eventually("a dead letter", || async {
+        let queues = broker
+            .control(&["list_queues", "name", "messages"])
+            .await
+            .expect("queues");
+        let mut lines = queues
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.any(|line| line == ["understudy.dead", "1"])
+    })
+    .await;
     running.stop().await;
     simulator.stop().await;
 }

@@ -2,7 +2,7 @@
 //!
 //! It says how the recording service beside it and the recording volume are. It never ends by itself: not
 //! for a broker that is gone, a monitor that is gone, a recording service that crashed or a disk that hangs.
-//! It acts on nothing.
+//! It acts on nothing; asked by the monitor, it looks for another server that is missed.
 
 mod beneath;
 mod installed;
@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use understudy_bus::{BrokerConfig, Bus, BusError, Message};
 use understudy_core::{
-    contract::heartbeat::{Heartbeat, Package, PackageState, Storage},
+    contract::{
+        heartbeat::{Heartbeat, Package, PackageState, Storage},
+        names,
+        rpc::{AgentReply, AgentRequest},
+    },
     time::Monotonic,
 };
 use understudy_runtime::{Process, ServerConfig, clock};
@@ -28,6 +32,7 @@ use self::{
     runs::ThisRun,
     volume::Volume,
 };
+use crate::look;
 
 /// The path on the monitor's address that takes direct beats.
 pub(crate) const BEATS_PATH: &str = "/v1/heartbeats";
@@ -142,6 +147,7 @@ pub async fn run(
         .tcp_nodelay(true)
         .build()
         .map_err(AgentError::Client)?;
+    serve(&bus, &server, &process).map_err(AgentError::Client)?;
     let volume = Volume::watch(
         server.data.join("archive"),
         Duration::from_millis(config.volume_interval_ms),
@@ -183,6 +189,18 @@ pub async fn run(
     say_farewell(last, &bus, &client, &config).await;
     run.end().await;
     process.finish().await;
+    Ok(())
+}
+
+/// Answers whoever asks it to look for a server that is missed.
+fn serve(bus: &Bus, server: &ServerConfig, process: &Process) -> Result<(), reqwest::Error> {
+    let client = look::client()?;
+    let from: std::sync::Arc<str> = server.id.as_str().into();
+    let answer = move |AgentRequest::Look { address }| {
+        let (client, from) = (client.clone(), from.clone());
+        async move { AgentReply::Looked(look::look(&client, &address, &from).await) }
+    };
+    bus.serve(names::agent(&server.id), answer, process);
     Ok(())
 }
 

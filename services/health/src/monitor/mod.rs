@@ -9,10 +9,13 @@ mod offset;
 mod probe;
 mod publish;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::MissedTickBehavior,
+};
 use understudy_bus::{BrokerConfig, Bus, BusError, Incoming, Link, Queue};
 use understudy_core::{
     contract::{
@@ -21,8 +24,8 @@ use understudy_core::{
         rpc::{Answer, OrchestratorReply, OrchestratorRequest},
     },
     ids::{DomainId, ServerId},
-    presence::{Path, Presence, Seen, Transition},
-    time::Monotonic,
+    presence::{Path, Presence, Seen},
+    time::{Moment, Monotonic},
 };
 use understudy_runtime::{Process, StartError, clock, process::listen};
 
@@ -36,8 +39,12 @@ use self::{
 const TICK: Duration = Duration::from_millis(50);
 /// How often the metrics are brought up to date.
 const SHOW_EVERY: Duration = Duration::from_millis(250);
+/// How often a server that is missed is looked for: what was seen is worth something until then.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often the orchestrator is asked who is enrolled.
 const ENROLLED_EVERY: Duration = Duration::from_secs(10);
+/// The least time between two times at which it is asked.
+const ENROLLED_LEAST: Duration = Duration::from_secs(1);
 /// For how long it may take to answer that.
 const ENROLLED_DEADLINE: Duration = Duration::from_secs(3);
 /// Direct beats that wait for the monitor: two a second from a thousand servers for half a second.
@@ -98,13 +105,19 @@ pub async fn run(config: MonitorConfig, broker: BrokerConfig, process: Process) 
     );
     // One answer at a time; a new one replaces nothing that matters.
     let (enrolled, answers) = mpsc::channel(1);
-    process.spawn("enrolled", ask_enrolled(bus.clone(), enrolled, process.clone()));
+    let ask = Arc::new(Notify::new());
+    process.spawn(
+        "enrolled",
+        ask_enrolled(bus.clone(), enrolled, Arc::clone(&ask), process.clone()),
+    );
 
-    let (prober, probed) = Prober::new(process.clone())?;
+    let (prober, probed) = Prober::new(bus.clone(), process.clone())?;
     let watch = Watch {
-        presence: Presence::new(),
+        presence: Presence::at(DomainId::new(process.domain()).ok()),
         known: BTreeMap::new(),
-        addresses: BTreeMap::new(),
+        enrolled: Enrolled::new(),
+        looked: BTreeMap::new(),
+        ask: Arc::clone(&ask),
         prober,
         metrics,
         shown: Monotonic::default(),
@@ -115,13 +128,26 @@ pub async fn run(config: MonitorConfig, broker: BrokerConfig, process: Process) 
     Ok(())
 }
 
-/// Who is enrolled: the domain of each server, and where its sync service is reached.
-type Enrolled = BTreeMap<ServerId, (DomainId, String)>;
+/// Who is enrolled.
+type Enrolled = BTreeMap<ServerId, EnrolledServer>;
+
+/// What the monitor knows of one that is.
+struct EnrolledServer {
+    domain: DomainId,
+    /// Where its sync service is reached.
+    address: String,
+    /// The failover servers that it is paired with.
+    paired_with: Vec<ServerId>,
+}
 
 struct Watch {
     presence: Presence,
     known: BTreeMap<ServerId, DomainId>,
-    addresses: BTreeMap<ServerId, String>,
+    enrolled: Enrolled,
+    /// When each server that is missed was last looked for.
+    looked: BTreeMap<ServerId, Monotonic>,
+    /// Rings when it is to be asked at once who is enrolled.
+    ask: Arc<Notify>,
     prober: Prober,
     metrics: Metrics,
     /// When the metrics were last brought up to date.
@@ -157,8 +183,8 @@ impl Watch {
                     self.presence.broker(down, clock::now())
                 }
                 Some(servers) = enrolled.recv() => self.enrolled(servers),
-                Some(Probed { server, seen }) = probed.recv() => {
-                    self.presence.probed(&server, seen, clock::now())
+                Some(Probed { server, observer, looked }) = probed.recv() => {
+                    self.presence.looked(&server, observer.as_ref(), looked, clock::now())
                 }
                 _ = ticks.tick() => self.tick(),
             };
@@ -203,12 +229,14 @@ impl Watch {
         let now = clock::now();
         let servers: BTreeMap<ServerId, DomainId> = enrolled
             .iter()
-            .map(|(server, (domain, _))| (server.clone(), domain.clone()))
+            .map(|(id, server)| (id.clone(), server.domain.clone()))
             .collect();
-        let addresses = enrolled
-            .into_iter()
-            .map(|(server, (_, address))| (server, address));
-        self.addresses = addresses.collect();
+        // Whoever has other failover servers than before is looked for anew.
+        let paired_with =
+            |all: &Enrolled, server: &ServerId| all.get(server).map(|known| known.paired_with.clone());
+        self.looked
+            .retain(|server, _| paired_with(&self.enrolled, server) == paired_with(&enrolled, server));
+        self.enrolled = enrolled;
         self.presence.watch(servers.clone(), now);
         self.metrics.keep(&servers.keys().cloned().collect());
         self.known = servers;
@@ -222,7 +250,30 @@ impl Watch {
             self.metrics
                 .tick(self.presence.blindness().is_any(), now.monotonic);
         }
+        self.look_for_missed(now);
         self.presence.tick(now)
+    }
+
+    /// From the second missed beat on, and for as long as it is missed.
+    fn look_for_missed(&mut self, now: Moment) {
+        let missed = self.presence.missed(now);
+        self.looked.retain(|server, _| missed.contains(server));
+        for server in missed {
+            let recently = |at: &Monotonic| now.monotonic.since(*at) < LOOK_EVERY;
+            if self.looked.get(&server).is_some_and(recently) {
+                continue;
+            }
+            let known = self.enrolled.get(&server);
+            if !self.looked.contains_key(&server) && known.is_none_or(|known| known.paired_with.is_empty()) {
+                // It may have been enrolled or paired a moment ago.
+                self.ask.notify_one();
+            }
+            let Some(known) = known else { continue };
+            let witnesses = self.presence.witnesses(&server, &known.paired_with, now);
+            if self.prober.probe(&server, &known.address, witnesses) {
+                self.looked.insert(server, now.monotonic);
+            }
+        }
     }
 
     fn say(&self, seen: Vec<Seen>) {
@@ -237,11 +288,6 @@ impl Watch {
                     server = %observation.server, ?transitions, silent_ms = observation.silent_ms,
                     blind = observation.blind, "a server is seen otherwise"
                 );
-            }
-            if transitions.contains(&Transition::Vanished)
-                && let Some(address) = self.addresses.get(&observation.server)
-            {
-                self.prober.probe(&observation.server, address);
             }
             self.metrics.observed(&domain, &observation);
             self.outgoing.put(domain, observation);
@@ -270,7 +316,7 @@ fn read(incoming: &Incoming) -> Result<Heartbeat, String> {
 
 /// Asks the orchestrator who is enrolled, soon after the broker is there and every so often. Without an
 /// answer the monitor goes on with whom it knows.
-async fn ask_enrolled(bus: Bus, answers: mpsc::Sender<Enrolled>, process: Process) {
+async fn ask_enrolled(bus: Bus, answers: mpsc::Sender<Enrolled>, ask: Arc<Notify>, process: Process) {
     let shutdown = process.shutdown();
     let mut link = bus.link();
     loop {
@@ -281,16 +327,22 @@ async fn ask_enrolled(bus: Bus, answers: mpsc::Sender<Enrolled>, process: Proces
                 bus.request::<_, Answer<OrchestratorReply>>(ORCHESTRATOR, &request, ENROLLED_DEADLINE);
             match answer.await {
                 Ok(Ok(OrchestratorReply::Servers(servers))) => {
-                    let servers = servers
-                        .into_iter()
-                        .map(|view| (view.server.id, (view.server.domain, view.server.sync_address)));
+                    let servers = servers.into_iter().map(|view| {
+                        let server = EnrolledServer {
+                            domain: view.server.domain,
+                            address: view.server.sync_address,
+                            paired_with: view.paired_with,
+                        };
+                        (view.server.id, server)
+                    });
                     // Fails only when the watch has ended, and this task with it.
                     let _ = answers.send(servers.collect()).await;
                 }
                 Ok(other) => tracing::debug!(?other, "the orchestrator can't say who is enrolled"),
                 Err(error) => tracing::debug!(%error, "the orchestrator can't say who is enrolled"),
             }
-            tokio::time::sleep(ENROLLED_EVERY).await;
+            tokio::time::sleep(ENROLLED_LEAST).await;
+            let _at_once = tokio::time::timeout(ENROLLED_EVERY, ask.notified()).await;
         };
         tokio::select! {
             () = shutdown.cancelled() => return,

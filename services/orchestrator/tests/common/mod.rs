@@ -216,6 +216,10 @@ impl Player {
             self.bundles.insert(bundle.hash);
             return;
         }
+        // It acts on nothing.
+        if incoming.kind == names::RIGHT_TYPE {
+            return;
+        }
         let assignment: Assignment = incoming.json().expect("an assignment");
         if self
             .assignment

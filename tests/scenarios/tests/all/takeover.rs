@@ -11,7 +11,12 @@ use understudy_scenarios::{Fleet, plan};
 
 #[tokio::test]
 async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_name() -> anyhow::Result<()> {
-    let mut fleet = Fleet::filming(plan()).await?;
+    // Long enough for those who look for it to have answered.
+    let policy = Policy {
+        disconnection_ms: 2000,
+        ..plan().policy
+    };
+    let mut fleet = Fleet::filming(understudy_demo::rig::Plan { policy, ..plan() }).await?;
     let before = fleet.rig.api.server("recorder-1").await?;
     assert_eq!(before.label, "North gate (4/10)", "b5");
 
@@ -31,11 +36,21 @@ async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_n
         failover.selection
     );
     assert_eq!(failover.reason.kind, ReasonKind::Disconnection);
-    assert!(
-        !failover.reason.evidence.is_empty(),
-        "c7: the reason has evidence"
-    );
-    assert!(failover.detection_ms >= 1000, "f5: {failover:?}");
+    // Who missed it, and who looked for it then: the host, and each failover server that it is paired with.
+    let evidence = &failover.reason.evidence;
+    for (observer, words) in [
+        ("monitor", "no heartbeat on any path"),
+        ("monitor", "looked for from the host"),
+        ("failover-1", "looked for from failover-1"),
+        ("failover-2", "looked for from failover-2"),
+    ] {
+        let mut lines = evidence.iter().filter(|line| line.observer == observer);
+        assert!(
+            lines.any(|line| line.seen.contains(words)),
+            "c7: {observer}: {words}: {evidence:?}"
+        );
+    }
+    assert!(failover.detection_ms >= 2000, "f5: {failover:?}");
     assert!(failover.takeover_ms.is_some(), "f5: {failover:?}");
     let stand_in = fleet.films("failover-1", 4).await?;
     assert_eq!(stand_in.bears_name.as_deref(), Some("North gate"), "e11");
