@@ -9,7 +9,7 @@ FAILURE ?= kill
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test simulation soak requirements check bench clean
+.PHONY: help setup build demo test simulation soak requirements check bench images up down containers clean
 
 help: ## Say what there is
 	@echo 'Understudy: keeps video surveillance filming when a recording server fails.'
@@ -44,6 +44,18 @@ check: setup ## Formatting, lints, documentation, dependencies
 
 bench: build ## Measure what is promised in numbers, beside its peers
 	target/debug/understudy-bench $(ARGS)
+
+images: ## Build the container image, by Docker or podman
+	@scripts/images
+
+up: ## Bring a fleet up in containers: a host, a recording server, a failover server
+	@scripts/up
+
+down: ## Stop it; recordings and settings stay
+	@scripts/down
+
+containers: build ## Kill and cut off a recording server's containers, and see it come back
+	@scripts/try-containers
 
 clean: ## Remove what was built
 	cargo clean

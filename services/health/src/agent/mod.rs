@@ -200,7 +200,7 @@ fn serve(bus: &Bus, server: &ServerConfig, process: &Process) -> Result<(), reqw
         let (client, from) = (client.clone(), from.clone());
         async move { AgentReply::Looked(look::look(&client, &address, &from).await) }
     };
-    bus.serve(names::agent(&server.id), answer, process);
+    bus.serve(&names::agent(&server.id), answer, process);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! A beat says nothing of how long it was under way; the quickest of the last few was least late, so it comes
 //! closest. Nothing is concluded from it: it is shown, and alerted on.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use understudy_core::time::Timestamp;
 
@@ -18,8 +18,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     pub(super) fn as_secs_f64(self) -> f64 {
-        let seconds = Duration::from_millis(self.millis.unsigned_abs()).as_secs_f64();
-        if self.millis < 0 { -seconds } else { seconds }
+        self.millis as f64 / 1000.0
     }
 }
 

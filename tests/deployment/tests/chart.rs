@@ -1,0 +1,180 @@
+//! The Helm chart: real `helm`, and Kubernetes' own schemas, strictly. No cluster is at hand: that pods start is
+//! not shown here.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::ensure;
+use understudy_deployment::{project, run, tool};
+use understudy_runtime::testing::left_out;
+
+/// The Kubernetes versions that the chart is for: the oldest and the newest whose schemas are at hand.
+const VERSIONS: [&str; 2] = ["1.27", "1.35"];
+
+/// Whether a tool that no package of Debian brings could be had.
+fn here(name: &str) -> bool {
+    let runs = tool(name).arg("--help").output().is_ok();
+    if !runs {
+        left_out(format!("the chart: {name} could not be had"));
+    }
+    runs
+}
+
+fn chart() -> PathBuf {
+    project().join("infra/kubernetes")
+}
+
+/// Sets of values: the least that works, and everything that can be switched.
+fn sets() -> Vec<Vec<&'static str>> {
+    vec![
+        vec!["secretName=understudy"],
+        vec![
+            "secretName=understudy",
+            "serviceMonitor.enabled=true",
+            "serviceMonitor.labels.release=prometheus",
+            "networkPolicy.metricsFrom[0].matchLabels.name=monitoring",
+            "networkPolicy.apiFrom[0].matchLabels.name=control-room",
+            "recorders.replicas=3",
+            "standbys.replicas=2",
+            "recorders.storage.className=fast",
+            "host.storage.className=safe",
+            "recorders.nodeSelector.disk=large",
+            "imagePullSecrets[0].name=registry",
+            "console.hosts[0]=video.example.org",
+        ],
+        vec![
+            "secretName=understudy",
+            "networkPolicy.enabled=false",
+            "hostNetwork=true",
+            "license.licensing=off",
+        ],
+    ]
+}
+
+fn helm(command: &[&str], values: &[&str]) -> anyhow::Result<String> {
+    let mut arguments: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+    arguments.push(chart().display().to_string());
+    for value in values {
+        arguments.extend(["--set".to_owned(), (*value).to_owned()]);
+    }
+    run("helm", arguments)
+}
+
+fn rendered(values: &[&str]) -> anyhow::Result<String> {
+    helm(&["template", "site", "--namespace", "video"], values)
+}
+
+/// The parts of what is rendered: one for each thing that Kubernetes would make.
+fn things(text: &str) -> Vec<&str> {
+    text.split("\n---\n")
+        .filter(|part| part.contains("\nkind: "))
+        .collect()
+}
+
+#[test]
+fn a1_helm_and_the_schemas_of_kubernetes_take_each_set_of_values() -> anyhow::Result<()> {
+    if !here("helm") || !here("kubernetes-validate") {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    for values in sets() {
+        helm(&["lint", "--strict"], &values)?;
+        let text = rendered(&values)?;
+        // Its schema is its operator's, not Kubernetes'.
+        let known: Vec<&str> = things(&text)
+            .into_iter()
+            .filter(|thing| !thing.contains("\nkind: ServiceMonitor"))
+            .collect();
+        ensure!(known.len() >= 14, "only {} things of {values:?}", known.len());
+        let file = folder.path().join("rendered.yaml");
+        fs::write(&file, known.join("\n---\n"))?;
+        for version in VERSIONS {
+            let words = ["--strict", "--quiet", "-k", version].map(str::to_owned);
+            let complaints = run(
+                "kubernetes-validate",
+                words.into_iter().chain([file.display().to_string()]),
+            )?;
+            // It only warns of what it knows no schema of.
+            ensure!(!complaints.contains("WARN"), "{version}: {complaints}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a1_the_schemas_are_strict_enough_to_find_a_slip() -> anyhow::Result<()> {
+    if !here("helm") || !here("kubernetes-validate") {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let text = rendered(&["secretName=understudy"])?;
+    let file = folder.path().join("rendered.yaml");
+    fs::write(
+        &file,
+        text.replace("readOnlyRootFilesystem:", "readonlyRootFilesystem:"),
+    )?;
+    let checked = run(
+        "kubernetes-validate",
+        ["--strict".to_owned(), file.display().to_string()],
+    );
+    ensure!(checked.is_err(), "a misspelt field was taken");
+    Ok(())
+}
+
+#[test]
+fn a1_values_that_can_not_work_are_refused_by_name() -> anyhow::Result<()> {
+    if !here("helm") || !here("kubernetes-validate") {
+        return Ok(());
+    }
+    for (value, named) in [
+        ("secretName=", "/secretName"),
+        ("database.kind=postgresql", "/database/kind"),
+        ("recorders.replicas=-1", "/recorders/replicas"),
+        ("standbys.maxCameras=0", "/standbys/maxCameras"),
+        ("recorders.storage.size=much", "/recorders/storage/size"),
+        ("license.issuers[0]=me", "/license/issuers/0"),
+        ("domain=East Wing", "/domain"),
+        ("recorderz.replicas=1", "recorderz"),
+    ] {
+        let Err(refused) = rendered(&["secretName=understudy", value]) else {
+            anyhow::bail!("{value} was taken");
+        };
+        ensure!(refused.to_string().contains(named), "{value}: {refused}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a1_containers_have_no_rights_that_they_don_t_need() -> anyhow::Result<()> {
+    if !here("helm") || !here("kubernetes-validate") {
+        return Ok(());
+    }
+    let text = rendered(&["secretName=understudy"])?;
+    let workloads: Vec<&str> = things(&text)
+        .into_iter()
+        .filter(|thing| thing.contains("\nkind: Deployment") || thing.contains("\nkind: StatefulSet"))
+        .collect();
+    assert_eq!(workloads.len(), 5, "host, monitor, console, recorders, standbys");
+    let mut containers = 0;
+    for workload in workloads {
+        let count = |what: &str| workload.matches(what).count();
+        let here = count("image: ");
+        for right in [
+            "readOnlyRootFilesystem: true",
+            "allowPrivilegeEscalation: false",
+            "capabilities: { drop: [ALL] }",
+            "livenessProbe:",
+            "readinessProbe:",
+        ] {
+            assert_eq!(count(right), here, "{right} in {workload}");
+        }
+        assert_eq!(count("runAsNonRoot: true"), 1);
+        assert_eq!(count("automountServiceAccountToken: false"), 1);
+        // The API's token is the console's alone, and the fleet's key nothing of those who talk to the outside.
+        let (console, monitor) = (count("name: console"), count("name: monitor"));
+        assert_eq!(count("key: console.token") > 0, console > 0, "{workload}");
+        assert_eq!(count("key: fleet.key") > 0, console + monitor == 0, "{workload}");
+        containers += here;
+    }
+    assert_eq!(containers, 10);
+    Ok(())
+}
