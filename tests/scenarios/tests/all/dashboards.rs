@@ -151,6 +151,7 @@ fn sick() -> Heartbeat {
         package: Package::default(),
         storage: Storage {
             state: StorageState::Degraded,
+            full: false,
             evidence: "a disk is missing".to_owned(),
         },
         farewell: None,
