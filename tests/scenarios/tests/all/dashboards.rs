@@ -5,11 +5,10 @@
 //! promtool's, in `dashboards/prometheus/tests`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, ensure};
@@ -25,7 +24,7 @@ use understudy_core::{
 };
 use understudy_dashboards::{Panel, alerts, dashboards, figures, filled, rule_files};
 use understudy_demo::rig::{Plan, ServerPlan, eventually};
-use understudy_runtime::Process;
+use understudy_runtime::{Process, clock};
 use understudy_scenarios::{Fleet, PATIENCE, plan};
 
 use crate::overlay::told;
@@ -140,8 +139,7 @@ async fn failback(fleet: &mut Fleet, alerts: &mut Alerts, prometheus: &Prometheu
 
 /// A beat of a server whose clock is a minute ahead and whose volume has lost a disk.
 fn sick() -> Heartbeat {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let millis = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    let millis = clock::wall().as_millis();
     Heartbeat {
         server: ServerId::new("recorder-9").expect("an id"),
         domain: DomainId::new("demo").expect("an id"),
@@ -161,7 +159,7 @@ fn sick() -> Heartbeat {
 
 /// The alerts, as Prometheus has read them.
 struct Alerts {
-    queries: std::collections::BTreeMap<String, String>,
+    queries: BTreeMap<String, String>,
     recorded: Vec<String>,
     rung: BTreeSet<String>,
 }
@@ -170,7 +168,7 @@ impl Alerts {
     async fn known(prometheus: &Prometheus) -> anyhow::Result<Self> {
         let groups = prometheus.ask("rules", &[]).await?;
         let mut known = Self {
-            queries: std::collections::BTreeMap::new(),
+            queries: BTreeMap::new(),
             recorded: Vec::new(),
             rung: BTreeSet::new(),
         };
@@ -227,7 +225,7 @@ impl Alerts {
 struct Prometheus {
     child: Child,
     url: String,
-    since: SystemTime,
+    since: Timestamp,
 }
 
 impl Drop for Prometheus {
@@ -260,7 +258,7 @@ impl Prometheus {
         let prometheus = Self {
             child,
             url: format!("http://{address}/api/v1"),
-            since: SystemTime::now(),
+            since: clock::wall(),
         };
         eventually("Prometheus to scrape every process", PATIENCE, async || {
             let up = prometheus
@@ -299,16 +297,11 @@ impl Prometheus {
 
     /// How many numbers a query finds of the time since the start.
     async fn since_start(&self, query: &str) -> anyhow::Result<usize> {
-        let seconds = |time: SystemTime| {
-            let since = time
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or(Duration::ZERO);
-            since.as_secs_f64().to_string()
-        };
+        let seconds = |time: Timestamp| (time.as_millis() as f64 / 1000.0).to_string();
         let asked = [
             ("query", query.to_owned()),
             ("start", seconds(self.since)),
-            ("end", seconds(SystemTime::now())),
+            ("end", seconds(clock::wall())),
             ("step", "1".to_owned()),
         ];
         let found = self.ask("query_range", &asked).await?;
@@ -341,7 +334,7 @@ impl Prometheus {
 
     async fn empty_panels(&self) -> anyhow::Result<String> {
         assert_eq!(self.since_start("understudy_no_such_figure").await?, 0);
-        let range = format!("{}s", self.since.elapsed()?.as_secs());
+        let range = format!("{}ms", clock::wall().as_millis() - self.since.as_millis());
         let values = [
             ("domain", ".*"),
             ("server", ".*"),
