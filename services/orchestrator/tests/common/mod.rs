@@ -257,6 +257,7 @@ impl Player {
             conflict: Default::default(),
             outlived: Default::default(),
             erased: Default::default(),
+            spared: Default::default(),
             relay: Default::default(),
         })
     }
