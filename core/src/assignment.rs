@@ -3,7 +3,10 @@
 //! An assignment is whole in itself: the newest replaces all earlier ones, so that a lost, repeated or
 //! reordered message does no harm.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +68,12 @@ pub struct Assignment {
     /// the policy or by a person.
     #[serde(default)]
     pub erase: BTreeSet<FailoverId>,
+    /// Of these, the ones that arrived, each with the beginning up to which they did
+    /// ([`Manifest::begun`](crate::contract::segment::Manifest::begun)): a server that has begun to film for one since
+    /// erases nothing of it, and says so. Those that are not in here go whatever there is. Left out when there is none,
+    /// so that a server of before reads the rest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub erase_up_to: BTreeMap<FailoverId, u64>,
 }
 
 /// What a server is to be.

@@ -32,6 +32,14 @@ pub enum Input {
     Closed(FailoverId),
     /// A failover's recordings are erased.
     Erased(FailoverId),
+    /// None of a failover's recordings were erased, since it was filmed for again after the beginning up to which they
+    /// were to be ([`crate::restoration::may_erase`]).
+    Spared {
+        /// Which.
+        failover: FailoverId,
+        /// That beginning.
+        up_to: u64,
+    },
     /// A failover's recordings are this server's own.
     Kept(FailoverId),
     /// The whole archive is erased, by this order, now or before.
@@ -55,8 +63,14 @@ pub enum Effect {
     StopFilming,
     /// Close all segments of a failover, then say [`Input::Closed`].
     CloseSegments(FailoverId),
-    /// Erase a failover's recordings, then say [`Input::Erased`].
-    Erase(FailoverId),
+    /// Erase a failover's recordings, then say [`Input::Erased`]; or, where
+    /// [`may_erase`](crate::restoration::may_erase) says no, [`Input::Spared`].
+    Erase {
+        /// Which.
+        failover: FailoverId,
+        /// Up to which beginning they arrived where they belong; none if they go in any case.
+        up_to: Option<u64>,
+    },
     /// Make a failover's recordings this server's own, as if it had recorded them for nobody else; then say
     /// [`Input::Kept`].
     Keep(FailoverId),
@@ -114,6 +128,8 @@ pub struct Reconciler {
     open: BTreeSet<FailoverId>,
     closed: BTreeSet<FailoverId>,
     erasing: BTreeSet<FailoverId>,
+    /// What was not erased, and up to which beginning it was to be.
+    spared: BTreeMap<FailoverId, u64>,
     keeping: BTreeSet<FailoverId>,
     /// The order to erase everything that is being carried out, and whether it has been.
     erasure: Option<(ErasureId, bool)>,
@@ -155,6 +171,7 @@ impl Reconciler {
             open: BTreeSet::new(),
             closed: held,
             erasing: BTreeSet::new(),
+            spared: BTreeMap::new(),
             keeping: BTreeSet::new(),
             erasure: None,
             conflict: None,
@@ -174,6 +191,7 @@ impl Reconciler {
             Input::Camera(camera, status) => self.camera(camera, status),
             Input::Closed(failover) => self.segments_closed(failover, now),
             Input::Erased(failover) => self.erased(&failover),
+            Input::Spared { failover, up_to } => self.spare(failover, up_to),
             Input::Kept(failover) => self.kept(&failover),
             Input::ErasedAll(erasure) => self.erased_all(erasure),
             Input::Tick => self.tick(now),
@@ -253,6 +271,12 @@ impl Reconciler {
         }
     }
 
+    fn spare(&mut self, failover: FailoverId, up_to: u64) -> Vec<Effect> {
+        self.erasing.remove(&failover);
+        self.spared.insert(failover, up_to);
+        vec![Effect::Report]
+    }
+
     fn kept(&mut self, failover: &FailoverId) -> Vec<Effect> {
         self.keeping.remove(failover);
         if self.closed.remove(failover) {
@@ -284,7 +308,7 @@ impl Reconciler {
             Role::Erases { erasure } => self.erase_all(erasure),
             Role::Films(films) => self.film(films, now),
         };
-        effects.extend(self.erase(&assignment.erase));
+        effects.extend(self.erase(&assignment));
         if let Role::Films(films) = &assignment.role {
             effects.extend(self.keep(&films.keep));
         }
@@ -402,15 +426,25 @@ impl Reconciler {
         std::iter::once(Effect::StopFilming).chain(close).collect()
     }
 
-    fn erase(&mut self, erase: &BTreeSet<FailoverId>) -> Vec<Effect> {
-        let ready: Vec<FailoverId> = erase
+    fn erase(&mut self, assignment: &Assignment) -> Vec<Effect> {
+        let up_to = |failover: &FailoverId| assignment.erase_up_to.get(failover).copied();
+        // To be erased further than before, or in any case: that is another word.
+        self.spared.retain(|failover, spared| {
+            assignment.erase.contains(failover) && up_to(failover) == Some(*spared)
+        });
+        let ready: Vec<FailoverId> = assignment
+            .erase
             .iter()
             .filter(|failover| self.closed.contains(failover) && !self.open.contains(failover))
-            .filter(|failover| !self.erasing.contains(failover))
+            .filter(|failover| !self.erasing.contains(failover) && !self.spared.contains_key(failover))
             .cloned()
             .collect();
         self.erasing.extend(ready.iter().cloned());
-        ready.into_iter().map(Effect::Erase).collect()
+        let erase = |failover: FailoverId| Effect::Erase {
+            up_to: up_to(&failover),
+            failover,
+        };
+        ready.into_iter().map(erase).collect()
     }
 
     fn keep(&mut self, keep: &BTreeSet<FailoverId>) -> Vec<Effect> {
@@ -442,6 +476,7 @@ impl Reconciler {
         self.erasure = Some((erasure, true));
         self.closed.clear();
         self.erasing.clear();
+        self.spared.clear();
         self.keeping.clear();
         vec![Effect::Report]
     }
@@ -528,6 +563,7 @@ impl Reconciler {
                 .clone()
                 .filter(|(_, done)| *done)
                 .map(|(erasure, _)| erasure),
+            spared: self.spared.keys().cloned().collect(),
             relay: None,
             right_to_act: None,
         }

@@ -80,6 +80,14 @@ impl Plan {
     }
 }
 
+/// Whether what a server recorded for a failover may be erased: always, if it was dropped (`up_to` is none), and if it
+/// arrived up to a beginning, only where the server has not begun to film for it again since. A host that was restored
+/// from a backup may take an old word that everything arrived for a new one.
+#[must_use]
+pub fn may_erase(begun: Option<u64>, up_to: Option<u64>) -> bool {
+    up_to.is_none_or(|up_to| begun.is_some_and(|begun| begun <= up_to))
+}
+
 /// Entries come over the network and name files: one that leads out of its camera's folder is refused.
 fn check(segment: &Segment, manifest: &Manifest) -> Result<(), &'static str> {
     let parts: Vec<&str> = segment.path.split('/').collect();

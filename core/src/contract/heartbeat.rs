@@ -194,6 +194,10 @@ pub struct ServerReport {
     /// The order to erase everything that it has carried out, while its assignment says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased: Option<ErasureId>,
+    /// Failovers whose recordings it was to erase up to a beginning, and did not: it has filmed for them since
+    /// ([`Assignment::erase_up_to`](crate::assignment::Assignment::erase_up_to)).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub spared: BTreeSet<FailoverId>,
     /// Where the cameras that it films can be watched: `rtsp://<address>`, without the camera's path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
@@ -339,6 +343,13 @@ pub struct RestorationReport {
     pub progress: Progress,
     /// Everything that can be had is on disk and verified here; what can't be had is in `damaged`.
     pub complete: bool,
+    /// Whose recordings these are; none from a server of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<ServerId>,
+    /// If it is complete: up to which beginning of its source
+    /// ([`Manifest::begun`](crate::contract::segment::Manifest::begun)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
     /// Segments that the source could not give out whole, with the reason.
     #[serde(default)]
     pub damaged: Vec<DamagedSegment>,

@@ -51,4 +51,9 @@ pub struct Manifest {
     pub complete: bool,
     /// All closed segments, oldest first.
     pub segments: Vec<Segment>,
+    /// When it last began to film for the failover, as a number that only grows from one beginning to the next,
+    /// whatever its clock says. Nothing is in the list that was filmed after a later beginning. None from a server of
+    /// before, and where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<u64>,
 }

@@ -22,6 +22,9 @@ impl Failover {
     /// Makes the next transition that is due, one at most. The caller turns the new state into assignments,
     /// and calls again until nothing changes.
     pub fn advance(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        if self.owes_again(around) {
+            return self.fetch_again(around, now);
+        }
         match self.phase {
             Phase::Selecting => self.seek(around, now),
             Phase::TakingOver | Phase::Serving => self.serve(around, now),

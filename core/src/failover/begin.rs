@@ -120,6 +120,7 @@ impl Failover {
             server: server.clone(),
             holding: Holding::Films,
             disabled: disabled.clone(),
+            arrived_up_to: None,
         });
         self.move_licenses(&server);
         self.source = None;
@@ -254,6 +255,7 @@ impl Failover {
     /// The copies on the failover servers are to be erased, delivered or not.
     pub(super) fn drop_recordings(&mut self) {
         for holder in &mut self.holders {
+            holder.arrived_up_to = None;
             if matches!(holder.holding, Holding::Owes | Holding::Films) {
                 holder.holding = Holding::Erases;
             }

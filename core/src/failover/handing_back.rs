@@ -255,7 +255,9 @@ impl Failover {
         let Some(source) = self.source.clone() else {
             return Vec::new();
         };
-        if !speaks_of_this || report.epoch < assigned || !self.phase.hands_back() {
+        // A restored host gives epochs out once more: what was said of another source by one of them is no word on this.
+        let of_another = report.source.as_ref().is_some_and(|said| *said != source);
+        if !speaks_of_this || of_another || report.epoch < assigned || !self.phase.hands_back() {
             return Vec::new();
         }
         let moved = self.progress != report.progress;
@@ -283,6 +285,9 @@ impl Failover {
             self.source = None;
             self.fetching_waits.clear();
             self.set_holding(&source, Holding::Erases);
+            for holder in self.holders.iter_mut().filter(|holder| holder.server == source) {
+                holder.arrived_up_to = report.begun;
+            }
             self.note(
                 self.phase,
                 format!("{} has all that {source} had", self.server),
@@ -290,6 +295,70 @@ impl Failover {
             );
         }
         event.into_iter().collect()
+    }
+
+    /// Whether a failover server has not erased its copies, since it has recorded more than was fetched; and whether
+    /// that can be fetched. That everything had arrived was said before this host was restored from a backup.
+    pub(super) fn owes_again(&mut self, around: &Around<'_>) -> bool {
+        if self.sparing(around).is_empty() {
+            return false;
+        }
+        match &around.reopens {
+            Err(waits_for) if self.phase.is_final() => {
+                let waits_for = waits_for.clone();
+                self.wait(waits_for);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn sparing(&self, around: &Around<'_>) -> Vec<ServerId> {
+        let spared = |side: &Side<'_>| {
+            side.reached
+                .is_some_and(|report| report.spared.contains(&self.id))
+        };
+        self.holders
+            .iter()
+            .zip(&around.holders)
+            .filter(|(holder, _)| holder.holding == Holding::Erases && holder.arrived_up_to.is_some())
+            .filter(|(_, side)| spared(side))
+            .map(|(holder, _)| holder.server.clone())
+            .collect()
+    }
+
+    /// What it has recorded since is owed like the rest, even if the failover was over.
+    pub(super) fn fetch_again(&mut self, around: &Around<'_>, now: Moment) -> Vec<Event> {
+        let sparing = self.sparing(around);
+        for holder in self
+            .holders
+            .iter_mut()
+            .filter(|holder| sparing.contains(&holder.server))
+        {
+            holder.holding = Holding::Owes;
+            holder.arrived_up_to = None;
+        }
+        let names: Vec<&str> = sparing.iter().map(ServerId::as_str).collect();
+        let what = format!(
+            "{} has more recordings than had arrived when this host's backup was made: they are fetched, too",
+            names.join(" and ")
+        );
+        let Some(stand_in) = sparing.last().filter(|_| self.phase.is_final()) else {
+            self.note(self.phase, what, now);
+            return Vec::new();
+        };
+        let phase = self.handing_back();
+        if let Ok(settings) = &around.reopens {
+            self.settings = settings.clone();
+        }
+        self.ended_at = None;
+        self.waits_for.clear();
+        self.note(phase, what, now);
+        vec![Event::FailoverRestoring {
+            failover: self.id.clone(),
+            server: self.server.clone(),
+            stand_in: stand_in.clone(),
+        }]
     }
 
     /// What was fetched from all sources so far.

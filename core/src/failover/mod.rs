@@ -155,6 +155,9 @@ pub struct Holder {
     pub holding: Holding,
     /// Cameras that it has no room for, lowest priority first.
     pub disabled: Vec<CameraId>,
+    /// If its recordings arrived: up to which beginning of its filming, so that it erases none that it has made since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived_up_to: Option<u64>,
 }
 
 /// What a failover server is to do for a failover.
@@ -199,6 +202,9 @@ pub struct Around<'a> {
     /// What a recording server that failed several times has still to do before it is handed back to, in words;
     /// none if nothing.
     pub unsettled: Option<String>,
+    /// Once it is over: the recording server's settings by which it could be handed back to again, or what that would
+    /// wait for, in words.
+    pub reopens: Result<BundleHash, String>,
     /// C5.
     pub stop_automatically: bool,
     /// For how long a failover server may leave its assignment untaken before another one is sought.

@@ -1,6 +1,10 @@
 //! From what every failover is at to what every server is to be: assignments, epochs and staged settings.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{Effect, Fleet, Record, Settings};
 use crate::{
@@ -30,13 +34,15 @@ impl Fleet {
     }
 
     fn assign(&mut self, server: &ServerId, in_any_case: bool, now: Moment) {
-        let Some((role, erase)) = self.wanted_part(server) else {
+        let Some(role) = self.wanted_role(server) else {
             return;
         };
-        let stands = self
-            .assignments
-            .get(server)
-            .is_some_and(|current| covers(&current.role, &role) && erase.is_subset(&current.erase));
+        let (erase, erase_up_to) = self.to_be_erased(server);
+        let stands = self.assignments.get(server).is_some_and(|current| {
+            let as_far =
+                |failover: &FailoverId| current.erase_up_to.get(failover) == erase_up_to.get(failover);
+            covers(&current.role, &role) && erase.is_subset(&current.erase) && erase.iter().all(as_far)
+        });
         if stands && !in_any_case {
             return;
         }
@@ -47,6 +53,7 @@ impl Fleet {
             epoch,
             role,
             erase,
+            erase_up_to,
         };
         self.assignments.insert(server.clone(), assignment.clone());
         self.save(Record::Assignment(assignment.clone()));
@@ -83,20 +90,22 @@ impl Fleet {
     /// to drop.
     pub(super) fn stand_down(&mut self, server: &ServerId) -> Assignment {
         let epoch = self.next_epoch();
+        let (erase, erase_up_to) = self.to_be_erased(server);
         let assignment = Assignment {
             server: server.clone(),
             epoch,
             role: Role::Standby,
-            erase: self.to_be_erased(server),
+            erase,
+            erase_up_to,
         };
         self.out.push(Effect::Assign(assignment.clone()));
         assignment
     }
 
     /// What a server is to be, by the state of the failovers; none for one that takes no part.
-    fn wanted_part(&self, server: &ServerId) -> Option<(Role, BTreeSet<FailoverId>)> {
+    fn wanted_role(&self, server: &ServerId) -> Option<Role> {
         let member = self.members.get(server)?;
-        let role = match member.server.mode {
+        Some(match member.server.mode {
             Mode::Host => return None,
             Mode::Failover | Mode::Inactive if self.erasing.contains_key(server) => Role::Erases {
                 erasure: self.erasing[server].clone(),
@@ -105,8 +114,7 @@ impl Fleet {
             _ if !member.server.enabled => Role::Standby,
             Mode::Recording => self.role_of_original(server)?,
             Mode::Failover => self.role_of_stand_in(server),
-        };
-        Some((role, self.to_be_erased(server)))
+        })
     }
 
     fn role_of_original(&self, server: &ServerId) -> Option<Role> {
@@ -169,8 +177,16 @@ impl Fleet {
         Some((failover, failover.holding(server)?))
     }
 
-    fn to_be_erased(&self, server: &ServerId) -> BTreeSet<FailoverId> {
-        self.holding_in(server, Holding::Erases)
+    /// The failovers whose recordings a server is to erase, and up to which beginning those arrived that did.
+    fn to_be_erased(&self, server: &ServerId) -> (BTreeSet<FailoverId>, BTreeMap<FailoverId, u64>) {
+        let erase = self.holding_in(server, Holding::Erases);
+        let arrived = erase.iter().filter_map(|id| {
+            let mut holders = self.failovers.get(id)?.holders.iter();
+            let up_to = holders.find(|holder| holder.server == *server)?.arrived_up_to?;
+            Some((id.clone(), up_to))
+        });
+        let arrived = arrived.collect();
+        (erase, arrived)
     }
 
     /// The failovers in which a server has that part.
@@ -292,7 +308,10 @@ impl Fleet {
         let runs = report.and_then(|report| report.settings.as_ref());
         // What it is to erase it still has: it is at it, or knows nothing of it.
         let has = |failover: &FailoverId| {
-            report.is_some_and(|report| report.closed.contains(failover) || report.open.contains(failover))
+            report.is_some_and(|report| {
+                let holds = report.closed.contains(failover) || report.open.contains(failover);
+                holds && !report.spared.contains(failover)
+            })
         };
         let otherwise = match &assignment.role {
             Role::Films(films) => {
@@ -307,7 +326,7 @@ impl Fleet {
     /// Computes the settings of recording servers anew, after a change of their name or cameras.
     pub(super) fn renew_settings_of(&mut self, servers: &[ServerId]) {
         let wanted: BTreeSet<&ServerId> = servers.iter().collect();
-        let mut cameras: std::collections::BTreeMap<&ServerId, Vec<_>> = Default::default();
+        let mut cameras: BTreeMap<&ServerId, Vec<_>> = Default::default();
         for camera in self.cameras.values() {
             if wanted.contains(&camera.server) {
                 cameras.entry(&camera.server).or_default().push(camera.clone());

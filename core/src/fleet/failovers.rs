@@ -14,6 +14,7 @@ use crate::{
     ids::{CameraId, FailoverId, ServerId},
     selection::{self, Candidate, Selection},
     server::Mode,
+    settings::BundleHash,
     time::Moment,
 };
 
@@ -99,12 +100,28 @@ impl Fleet {
                     .filter(|original| !original.trigger.has_settled(now.monotonic))
                     .map(|original| original.trigger.what_settles(now.monotonic)),
             },
+            reopens: self.reopens(&before),
             stop_automatically: protection.policy.stop_automatically,
             select: &|failover, but| self.select_for(failover, but, now),
             patience: patience.max(LEAST_PATIENCE),
             surplus: &|server| self.surplus_on(&before.server, server),
         };
         failover.advance(&around, now)
+    }
+
+    /// The settings by which a failover that is over could be handed back once more, or what that would wait for.
+    fn reopens(&self, failover: &Failover) -> Result<BundleHash, String> {
+        let server = &failover.server;
+        let settings = self.settings.get(server).ok_or_else(|| {
+            format!("{server} to be a recording server of the fleet again: recordings of it were not fetched")
+        })?;
+        match self.failover_of(server) {
+            Some(other) if other.id != failover.id => Err(format!(
+                "failover {} of {server} to end: then recordings that were not fetched are",
+                other.id
+            )),
+            _ => Ok(settings.hash.clone()),
+        }
     }
 
     fn side<'a>(&'a self, server: &ServerId, failed: Option<&'a str>, now: Moment) -> Side<'a> {

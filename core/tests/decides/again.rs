@@ -6,9 +6,10 @@ use understudy_core::{
     assignment::Role,
     contract::{
         api::{Phase, StartMode},
-        heartbeat::PackageState,
+        heartbeat::{PackageState, RestorationReport},
         rpc::OrchestratorRequest as Request,
     },
+    fleet::Input,
 };
 
 use crate::rig::{Rig, automatic, server_id};
@@ -134,4 +135,56 @@ fn c2_a_silence_that_was_dismissed_is_over_when_the_server_is_heard_whatever_els
         "{:?}",
         rig.newest()
     );
+}
+
+#[test]
+fn g4_what_a_failover_server_spared_is_fetched_even_after_the_end() {
+    // Given a host that was told of everything's arrival up to a beginning: its failover server filmed on since, for a
+    // host of which this one is a backup.
+    let mut rig = Rig::restoring();
+    let epoch = rig.assignment("recorder-1").epoch;
+    let arrived = |source: &str, begun| RestorationReport {
+        source: Some(server_id(source)),
+        begun: Some(begun),
+        ..Rig::restoring().restoration_report(epoch, 10, true)
+    };
+    rig.step(Input::Restoration(arrived("failover-2", 9)));
+    assert_eq!(rig.phase(), Phase::Restoring, "that was said of another source");
+    rig.step(Input::Restoration(arrived("failover-1", 1)));
+    assert_eq!(rig.phase(), Phase::Completed);
+    let id = rig.newest().id;
+    let told = rig.assignment("failover-1");
+    assert_eq!(told.erase_up_to.get(&id), Some(&1));
+    // When it says that it has more,
+    let spares = |rig: &mut Rig| {
+        let mut report = rig.obedient("failover-1");
+        report.closed.insert(id.clone());
+        report.spared.insert(id.clone());
+        rig.step(Input::Reported(report));
+    };
+    spares(&mut rig);
+    // then that is fetched, and erased only up to there.
+    assert_eq!(rig.phase(), Phase::Restoring);
+    assert!(matches!(rig.role("failover-1"), Role::HandsBack { .. }));
+    rig.obeys("failover-1");
+    rig.obeys("recorder-1");
+    assert_eq!(source(&rig).as_deref(), Some("failover-1"));
+    let epoch = rig.assignment("recorder-1").epoch;
+    rig.step(Input::Restoration(RestorationReport {
+        epoch,
+        ..arrived("failover-1", 2)
+    }));
+    assert_eq!(rig.phase(), Phase::Completed);
+    assert_eq!(rig.assignment("failover-1").erase_up_to.get(&id), Some(&2));
+}
+
+#[test]
+fn g5_what_a_person_drops_goes_whatever_there_is() {
+    let mut rig = Rig::restoring();
+    rig.ok(Request::StopRestoration {
+        failover: rig.newest().id,
+        by: "anna".to_owned(),
+    });
+    let told = rig.assignment("failover-1");
+    assert!(!told.erase.is_empty() && told.erase_up_to.is_empty(), "{told:?}");
 }

@@ -50,6 +50,7 @@ fn assignment(server: &str, number: u64, bears: bool) -> Assignment {
         epoch: Epoch { term: 0, number },
         role: if bears { Role::Films(films) } else { Role::Standby },
         erase: BTreeSet::new(),
+        erase_up_to: Default::default(),
     }
 }
 

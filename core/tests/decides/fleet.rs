@@ -200,6 +200,8 @@ fn a3_a_failover_waits_for_a_free_server_and_starts_when_there_is_one() {
             progress: Default::default(),
             complete: true,
             damaged: Vec::new(),
+            source: None,
+            begun: None,
             waiting: String::new(),
         },
     ));

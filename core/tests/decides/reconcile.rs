@@ -47,6 +47,7 @@ fn assignment(number: u64, role: Role) -> Assignment {
         epoch: Epoch { term: 0, number },
         role,
         erase: BTreeSet::new(),
+        erase_up_to: Default::default(),
     }
 }
 
@@ -401,4 +402,48 @@ fn h1_a_failover_server_films_on_for_the_server_that_takes_the_place() {
     let stops = |effect: &Effect| matches!(effect, Effect::StopFilming | Effect::CloseSegments(_));
     assert!(!effects.iter().any(stops), "{effects:?}");
     assert_eq!(report(&reconciler).identity, Some(server_id("recorder-9")));
+}
+
+#[test]
+fn what_was_filmed_after_it_was_said_to_have_arrived_is_spared_and_shown_until_told_otherwise() {
+    // Given recordings that are to be erased up to a beginning,
+    let (mut server, _) = started(None, &[1]);
+    let up_to = |number: u64, bound: Option<u64>| Assignment {
+        erase: [failover(1)].into(),
+        erase_up_to: bound.map(|bound| (failover(1), bound)).into_iter().collect(),
+        ..assignment(number, Role::Standby)
+    };
+    let effects = server.step(Input::Heard(up_to(1, Some(3))), at(0));
+    assert!(effects.contains(&Effect::Erase {
+        failover: failover(1),
+        up_to: Some(3)
+    }));
+    // when there are newer ones, they stay, and it says so, once and for all.
+    let spared = Input::Spared {
+        failover: failover(1),
+        up_to: 3,
+    };
+    assert_eq!(names(&server.step(spared, at(1))), ["Report"]);
+    assert_eq!(report(&server).spared, BTreeSet::from([failover(1)]));
+    assert_eq!(report(&server).closed, BTreeSet::from([failover(1)]));
+    assert!(!names(&server.step(Input::Tick, at(2))).contains(&"Erase".to_owned()));
+    // Once they have arrived, too, or a person drops them, it is asked again.
+    for (number, bound) in [(2, Some(4)), (3, None)] {
+        let effects = server.step(Input::Heard(up_to(number, bound)), at(3));
+        assert!(effects.contains(&Effect::Erase {
+            failover: failover(1),
+            up_to: bound
+        }));
+        assert_eq!(report(&server).spared, BTreeSet::new());
+        server.step(
+            Input::Spared {
+                failover: failover(1),
+                up_to: 4,
+            },
+            at(4),
+        );
+    }
+    server.step(Input::Tick, at(5));
+    server.step(Input::Erased(failover(1)), at(6));
+    assert_eq!(report(&server).closed, BTreeSet::new());
 }

@@ -35,6 +35,7 @@ fn manifest(segments: Vec<Segment>) -> Manifest {
         server: server_id("failover-1"),
         complete: true,
         segments,
+        begun: None,
     }
 }
 
@@ -98,4 +99,13 @@ fn a_path_that_leads_elsewhere_is_refused() {
         let plan = plan(&manifest(vec![segment(path, 1)]), &BTreeSet::new(), |_| false);
         assert_eq!((plan.fetch.len(), plan.refused.len()), (0, 1), "{path}");
     }
+}
+
+#[test]
+fn what_arrived_is_erased_up_to_where_it_did() {
+    use understudy_core::restoration::may_erase;
+    assert!(may_erase(Some(3), Some(3)), "nothing was filmed since");
+    assert!(!may_erase(Some(4), Some(3)), "it has begun again since");
+    assert!(!may_erase(None, Some(3)), "what is not known is kept");
+    assert!(may_erase(Some(4), None) && may_erase(None, None), "dropped");
 }

@@ -296,6 +296,7 @@ impl Rig {
             conflict: None,
             outlived: None,
             erased: None,
+            spared: Default::default(),
             relay: None,
             right_to_act: None,
         };
@@ -362,8 +363,14 @@ impl Rig {
         complete: bool,
         damaged: Vec<DamagedSegment>,
     ) {
+        let report = self.restoration_report(epoch, done, complete);
+        self.step(Input::Restoration(RestorationReport { damaged, ..report }));
+    }
+
+    /// What it says then.
+    pub(crate) fn restoration_report(&self, epoch: Epoch, done: u64, complete: bool) -> RestorationReport {
         let failover = self.newest();
-        self.step(Input::Restoration(RestorationReport {
+        RestorationReport {
             server: failover.server,
             domain: DomainId::new("east").expect("an id"),
             failover: failover.id,
@@ -378,9 +385,11 @@ impl Rig {
                 recorded_ms_done: done * 60_000,
             },
             complete,
-            damaged,
+            damaged: Vec::new(),
+            source: None,
+            begun: None,
             waiting: String::new(),
-        }));
+        }
     }
 
     /// A failover of recorder-1 that serves.

@@ -34,6 +34,7 @@ fn assignment(id: &str, number: u64) -> Assignment {
         epoch: Epoch { term: 1, number },
         role: Role::Standby,
         erase: Default::default(),
+        erase_up_to: Default::default(),
     }
 }
 

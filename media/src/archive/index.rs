@@ -500,6 +500,17 @@ impl Index {
         })
     }
 
+    /// The number of the last time that filming for `failover` began: they only grow, since entries are never removed.
+    pub(super) fn begun(&self, failover: &FailoverId) -> Answer<Option<u64>> {
+        let last: Option<i32> = self.read(|connection| {
+            filming::table
+                .filter(filming::failover.eq(failover.as_str()))
+                .select(diesel::dsl::max(filming::id))
+                .first(connection)
+        })?;
+        Ok(last.and_then(|id| u64::try_from(id).ok()))
+    }
+
     /// Whether something filmed for `failover` may still be without a row.
     pub(super) fn films_for(&self, failover: &FailoverId) -> Answer<bool> {
         self.with(|connection| {

@@ -26,6 +26,7 @@ use understudy_core::{
     camera::{Camera, Retention},
     contract::segment::{Manifest, Segment},
     ids::{CameraId, FailoverId, ServerId},
+    restoration,
     time::Timestamp,
 };
 
@@ -188,7 +189,8 @@ impl Archive {
     pub async fn manifest(&self, failover: &FailoverId, complete: bool) -> Result<Manifest, ArchiveError> {
         let failover = failover.clone();
         self.blocking(move |archive| {
-            // Asked first: what is closed meanwhile is then in the list.
+            // Asked first: what is closed meanwhile is then in the list, and nothing of a later beginning counts as listed.
+            let begun = archive.index.begun(&failover)?;
             let complete = complete && !archive.index.films_for(&failover)?;
             let segments = archive.index.closed(&archive.recorded_for(&failover))?;
             Ok(Manifest {
@@ -196,6 +198,7 @@ impl Archive {
                 server: archive.server.clone(),
                 complete,
                 segments,
+                begun,
             })
         })
         .await
@@ -221,15 +224,21 @@ impl Archive {
             .await
     }
 
-    /// Deletes what this server recorded for a failover, and says how many segments that were. Files that are
+    /// Deletes what this server recorded for a failover, and says how many segments that were; with `up_to` only if it
+    /// has not begun to film for it after that beginning (else none, and nothing is deleted). Files that are
     /// not what their rows say were not handed back, and may hold all but a few bytes of a minute that nobody
     /// else has: they are put aside into `.damaged/<failover>/`, until the volume is short.
     ///
     /// # Errors
     /// What disk and index say; what was deleted up to then is forgotten, the rest stays.
-    pub async fn erase(&self, failover: &FailoverId) -> Result<usize, ArchiveError> {
+    pub async fn erase(
+        &self,
+        failover: &FailoverId,
+        up_to: Option<u64>,
+    ) -> Result<Option<usize>, ArchiveError> {
         let failover = failover.clone();
-        self.blocking(move |archive| archive.erase(&failover)).await
+        self.blocking(move |archive| archive.erase(&failover, up_to))
+            .await
     }
 
     /// Makes what this server recorded for a failover its own, as if it had recorded it for nobody else, and says how
@@ -484,8 +493,12 @@ impl Inner {
         }
     }
 
-    fn erase(&self, failover: &FailoverId) -> Result<usize, ArchiveError> {
+    fn erase(&self, failover: &FailoverId, up_to: Option<u64>) -> Result<Option<usize>, ArchiveError> {
         let segments = self.index.closed(&self.recorded_for(failover))?;
+        // Asked after: what a later beginning adds is not in the list.
+        if !restoration::may_erase(self.index.begun(failover)?, up_to) {
+            return Ok(None);
+        }
         let damaged = self.index.damaged(failover, &self.server)?;
         let aside = self.folder.join(DAMAGED).join(failover.as_str());
         for segment in &segments {
@@ -505,7 +518,7 @@ impl Inner {
             }
         }
         self.delete(&segments)?;
-        Ok(segments.len())
+        Ok(Some(segments.len()))
     }
 
     /// Files first: a row without a file is dropped at the next recovery, a file without a row comes back.

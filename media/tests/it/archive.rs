@@ -93,7 +93,7 @@ async fn g4_an_erasure_keeps_damaged_recordings_aside_until_the_volume_is_short(
     fs::write(archive.file(&all[0].path)?, b"012345678X")?;
     assert!(matches!(archive.verify(&all[0]).await?, Verdict::Damaged(_)));
     fs::write(archive.file(&all[1].path)?, b"01234")?;
-    assert_eq!(archive.erase(&failover("f-1")).await?, 3);
+    assert_eq!(archive.erase(&failover("f-1"), None).await?, Some(3));
     assert!(archive.segments(Filter::default()).await?.is_empty());
     assert!(
         all.iter()
@@ -191,7 +191,7 @@ async fn g2_a_full_volume_takes_what_is_not_handed_back_last_and_names_it() -> a
     assert_eq!(archive.manifest(&failover("f-1"), true).await?.segments, listed);
     // It takes no room, so that nothing is gained by taking it again.
     assert!(archive.make_room(u64::MAX).await?.removed.is_empty());
-    assert_eq!(archive.erase(&failover("f-1")).await?, 1);
+    assert_eq!(archive.erase(&failover("f-1"), None).await?, Some(1));
     assert!(
         archive
             .manifest(&failover("f-1"), true)

@@ -157,9 +157,12 @@ async fn a_new_failovers_recordings_begin_without_a_new_session() -> anyhow::Res
     let first_after = numbers_of(&manifest.segments[0].path)?[0];
     assert_eq!(last_before, Some(first_after - 1), "no frame lies between them");
     assert_eq!(rig.simulator.sent("cam-001", 0)?.sessions.len(), 1);
+    // What it filmed after the beginning up to which it arrived is not erased.
+    let begun = manifest.begun.expect("it began to film for it");
+    assert_eq!(rig.archive.erase(&failover("f-1"), Some(begun - 1)).await?, None);
     assert_eq!(
-        rig.archive.erase(&failover("f-1")).await?,
-        manifest.segments.len()
+        rig.archive.erase(&failover("f-1"), Some(begun)).await?,
+        Some(manifest.segments.len())
     );
     assert_eq!(rig.segments(1).await?, before);
     rig.end().await;

@@ -278,6 +278,7 @@ mod tests {
             epoch: Epoch { term: 1, number },
             role: Role::Standby,
             erase: [].into(),
+            erase_up_to: Default::default(),
         }
     }
 

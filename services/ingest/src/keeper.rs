@@ -73,20 +73,18 @@ impl Keeper {
         });
     }
 
-    /// Erases what was recorded for `failover`, however often the disk refuses; then says [`Input::Erased`].
+    /// Erases what was recorded for `failover`, however often the disk refuses; then says [`Input::Erased`], or
+    /// [`Input::Spared`] if it was filmed for again after the beginning `up_to` which it arrived.
     /// What is not closed yet is waited for: it is not known to be handed back.
-    pub(crate) fn erase(&self, failover: FailoverId) {
+    pub(crate) fn erase(&self, failover: FailoverId, up_to: Option<u64>) {
         let keeper = self.clone();
         self.process.spawn("erase", async move {
             if !keeper.closed(&failover).await {
                 return;
             }
             loop {
-                match keeper.archive.erase(&failover).await {
-                    Ok(segments) => {
-                        tracing::info!(failover = %failover, segments, "the failover's recordings are erased");
-                        return keeper.say(Input::Erased(failover)).await;
-                    }
+                match keeper.archive.erase(&failover, up_to).await {
+                    Ok(erased) => return keeper.say(what_was_erased(failover, up_to, erased)).await,
                     Err(error) => tracing::error!(failover = %failover, %error, "recordings can't be erased"),
                 }
                 if !keeper.pause().await {
@@ -269,6 +267,23 @@ impl Keeper {
         match self.archive.free_bytes().await {
             Ok(free) => volume.free.set(i64::try_from(free).unwrap_or(i64::MAX)),
             Err(error) => tracing::warn!(%error, "how much is free on the recording volume is not known"),
+        }
+    }
+}
+
+fn what_was_erased(failover: FailoverId, up_to: Option<u64>, erased: Option<usize>) -> Input {
+    match (erased, up_to) {
+        (None, Some(up_to)) => {
+            tracing::warn!(
+                failover = %failover, up_to,
+                "the failover's recordings stay: it was filmed for again after they were said to have arrived; \
+                 was the host restored from a backup?"
+            );
+            Input::Spared { failover, up_to }
+        }
+        (segments, _) => {
+            tracing::info!(failover = %failover, segments, "the failover's recordings are erased");
+            Input::Erased(failover)
         }
     }
 }

@@ -275,7 +275,7 @@ impl Shell {
             }
             Effect::EraseAll(erasure) => Order::EraseAll(erasure),
             Effect::CloseSegments(failover) => Order::Close(failover),
-            Effect::Erase(failover) => return self.tools.keeper.erase(failover),
+            Effect::Erase { failover, up_to } => return self.tools.keeper.erase(failover, up_to),
             Effect::Keep(failover) => return self.tools.keeper.keep(failover),
             Effect::FetchBundle(hash) => return self.fetch(Some(hash)),
             Effect::Conflict(epoch) => {

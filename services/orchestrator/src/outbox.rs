@@ -58,6 +58,7 @@ mod tests {
             epoch: understudy_core::assignment::Epoch { term: 1, number: 1 },
             role: understudy_core::assignment::Role::Standby,
             erase: Default::default(),
+            erase_up_to: Default::default(),
         });
         let good = serde_json::to_string(&good).expect("JSON");
         let rows = [good.clone(), "of another version".to_owned(), good];

@@ -124,6 +124,7 @@ fn assign(server: &ServerConfig, role: Role) -> anyhow::Result<()> {
         epoch,
         role,
         erase: Default::default(),
+        erase_up_to: Default::default(),
     };
     let temporary = server.data.join("assignment.new");
     fs::write(&temporary, serde_json::to_vec(&assignment)?)?;

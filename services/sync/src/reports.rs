@@ -90,6 +90,8 @@ mod tests {
             },
             complete,
             damaged: Vec::new(),
+            source: None,
+            begun: None,
             waiting: String::new(),
         }
     }

@@ -74,6 +74,14 @@ enum Outcome {
     Stuck(String),
 }
 
+/// A source's list of which everything is here.
+struct Listed {
+    /// Whether nothing will be added to it.
+    complete: bool,
+    /// See [`Manifest::begun`].
+    begun: Option<u64>,
+}
+
 impl Restorer {
     /// Does what the orders say until the shutdown. Whatever is under way when an order goes is stopped; its
     /// half-fetched segments are removed, what is whole stays (G5).
@@ -134,6 +142,8 @@ impl Restorer {
                 Some(report) if report.failover == *failover => {
                     report.epoch = order.epoch;
                     report.complete = false;
+                    report.source = Some(order.restore.source.clone());
+                    report.begun = None;
                 }
                 _ => {
                     *status = Some(RestorationReport {
@@ -143,6 +153,8 @@ impl Restorer {
                         epoch: order.epoch,
                         progress: Default::default(),
                         complete: false,
+                        source: Some(order.restore.source.clone()),
+                        begun: None,
                         damaged: Vec::new(),
                         waiting: String::new(),
                     });
@@ -166,20 +178,23 @@ impl Restorer {
         let mut pause = FIRST_PAUSE;
         // The newest list of which everything is here.
         let mut settled = Vec::new();
-        loop {
+        let begun = loop {
             let before = tally.progress(Instant::now()).segments_done;
             let asked = again.load(Ordering::Relaxed);
             let waiting = match self.round(restore, &mut tally, &mut settled).await {
-                Ok(true) => {
+                Ok(Listed {
+                    complete: true,
+                    begun,
+                }) => {
                     self.sweep().await;
                     // Nothing is awaited from here to the end: what is complete is complete for the epoch in
                     // the report.
                     if again.load(Ordering::Relaxed) == asked {
-                        break;
+                        break begun;
                     }
                     continue;
                 }
-                Ok(false) => {
+                Ok(_) => {
                     pause = FIRST_PAUSE;
                     tokio::time::sleep(POLL).await;
                     continue;
@@ -192,8 +207,8 @@ impl Restorer {
             }
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        self.tell_complete(restore, &mut tally);
+        };
+        self.tell_complete(restore, &mut tally, begun);
     }
 
     fn tell_waiting(&self, restore: &Restore, tally: &mut Tally, waiting: String) {
@@ -201,25 +216,34 @@ impl Restorer {
         self.tell(tally, false, waiting);
     }
 
-    fn tell_complete(&self, restore: &Restore, tally: &mut Tally) {
+    fn tell_complete(&self, restore: &Restore, tally: &mut Tally, begun: Option<u64>) {
+        self.status.send_if_modified(|status| {
+            status.iter_mut().for_each(|report| report.begun = begun);
+            // With what follows.
+            false
+        });
         self.tell(tally, true, String::new());
         let damaged = tally.damaged().len();
         tracing::info!(failover = %restore.failover, damaged, "all recordings that can be had are here");
     }
 
-    /// Asks what there is and fetches what is missing. Whether nothing is left, or what it waits for.
+    /// Asks what there is and fetches what is missing. What is here then, or what it waits for.
     async fn round(
         &self,
         restore: &Restore,
         tally: &mut Tally,
         settled: &mut Vec<Segment>,
-    ) -> Result<bool, String> {
+    ) -> Result<Listed, String> {
         let words = |error: ArchiveError| error.to_string();
         let remote = Remote::new(restore).map_err(|error| error.to_string())?;
         let manifest = remote.manifest().await.map_err(|error| error.to_string())?;
         check(&manifest, restore)?;
+        let listed = Listed {
+            complete: manifest.complete,
+            begun: manifest.begun,
+        };
         if !manifest.segments.is_empty() && manifest.segments == *settled {
-            return Ok(manifest.complete);
+            return Ok(listed);
         }
         let known = self.archive.known(&restore.failover).await.map_err(words)?;
         // Retention here leaves a note of what was handed over and has expired: that is known, too.
@@ -231,7 +255,7 @@ impl Restorer {
         }
         // What was listed is here. If the list was final, that is all.
         *settled = manifest.segments;
-        Ok(manifest.complete)
+        Ok(listed)
     }
 
     /// Fetches segments, several at once, and takes them over in batches.

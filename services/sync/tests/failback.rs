@@ -59,6 +59,7 @@ impl Side {
             epoch,
             role,
             erase: Default::default(),
+            erase_up_to: Default::default(),
         };
         let temporary = self.config.data.join("assignment.new");
         fs::write(&temporary, serde_json::to_vec(&assignment).expect("JSON")).expect("it is written");

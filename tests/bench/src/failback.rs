@@ -206,6 +206,7 @@ fn assign(data: &Path, server: &str, role: Role) -> anyhow::Result<()> {
         epoch: Epoch { term: 1, number: 1 },
         role,
         erase: std::collections::BTreeSet::new(),
+        erase_up_to: Default::default(),
     };
     let temporary = data.join("assignment.new");
     fs::write(&temporary, serde_json::to_vec(&assignment)?)?;

@@ -317,6 +317,7 @@ impl Fleet {
             conflict: None,
             outlived: None,
             erased: None,
+            spared: Default::default(),
             relay: None,
             right_to_act: None,
         })

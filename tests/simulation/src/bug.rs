@@ -22,6 +22,8 @@ pub enum Bug {
     UnsyncedAssignment,
     /// A server says that it has fetched what it has not.
     ErasedUnverified,
+    /// A server erases whatever it has, and not what arrived.
+    ErasedBeyond,
     /// A server erases damaged recordings, which nobody else has.
     ErasedDamaged,
     /// A server never says that it has fetched everything.

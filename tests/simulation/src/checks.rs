@@ -143,8 +143,9 @@ impl Watch {
         }
     }
 
-    /// Who films again for a failover, and did not by the backup, that host knows nothing of either: what it records may
-    /// be erased with what was recorded before. The operator's guide says so.
+    /// Who films again for a failover, and did not by the backup, that host knows nothing of either. Where one of the
+    /// two servers is of a version that names no beginnings, what was recorded since may be erased with what was recorded
+    /// before. The operator's guide says so.
     pub(crate) fn began_again(
         &mut self,
         filming: BTreeSet<(FailoverId, ServerId)>,

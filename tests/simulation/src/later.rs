@@ -1,6 +1,8 @@
 //! Faults that came after the first version: they have dice of their own, so that schedules of before stay as they
 //! were.
 
+use std::collections::BTreeMap;
+
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use understudy_core::{
     contract::{
@@ -225,7 +227,12 @@ impl World {
         self.ledger.crash();
         self.network.requests_expire();
         self.ledger.restore(&backup);
-        let filming = checks::filming_parts(&self.host.records);
+        let mut filming = checks::filming_parts(&self.host.records);
+        let names_no_beginnings = |id: &ServerId| self.nodes.get(id).is_some_and(|node| node.old_version);
+        let receivers: BTreeMap<_, _> = checks::failovers(&self.host.records)
+            .map(|failover| (failover.id.clone(), names_no_beginnings(&failover.server)))
+            .collect();
+        filming.retain(|(failover, stand_in)| names_no_beginnings(stand_in) || receivers[failover]);
         self.host.restore(backup);
         self.watch.began_again(filming, &self.host.records);
         self.watch.restored(self.host.newest_epoch(), &self.host.records);

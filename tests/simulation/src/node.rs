@@ -7,6 +7,7 @@ use understudy_core::{
     contract::heartbeat::{Heartbeat, Package, PackageState, Storage},
     ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
     reconcile::{Effect, Film, Persisted, Reconciler},
+    restoration,
     settings::Bundle,
     time::{Moment, Timestamp},
 };
@@ -37,6 +38,9 @@ pub(crate) struct Disk {
     pub(crate) archive: BTreeMap<u64, Recording>,
     /// Damaged recordings that were to be erased: nobody else has them.
     pub(crate) aside: BTreeMap<u64, Recording>,
+    /// How often it began to film for anybody, and when last for each failover: the archive's index has it.
+    pub(crate) beginnings: u64,
+    pub(crate) begun: BTreeMap<FailoverId, u64>,
     /// Orders to erase everything that were carried out.
     pub(crate) erased: BTreeSet<ErasureId>,
 }
@@ -244,8 +248,32 @@ impl Node {
         synced
     }
 
-    /// Erases the recordings of a failover, but for damaged ones, which are put aside. Answers what is gone.
-    pub(crate) fn erase(&mut self, failover: &FailoverId, bug: Option<Bug>) -> Vec<Recording> {
+    /// Begins to film for a failover, or for none.
+    pub(crate) fn begins(&mut self, failover: Option<&FailoverId>) {
+        self.disk.beginnings += 1;
+        if let Some(failover) = failover {
+            self.disk.begun.insert(failover.clone(), self.disk.beginnings);
+        }
+    }
+
+    /// Up to which beginning it has closed everything, as far as its version knows.
+    pub(crate) fn begun(&self, failover: &FailoverId) -> Option<u64> {
+        let begun = self.disk.begun.get(failover).copied();
+        begun.filter(|_| !self.old_version)
+    }
+
+    /// Erases the recordings of a failover, but for damaged ones, which are put aside. Answers what is gone; none if
+    /// it has begun to film for it again since.
+    pub(crate) fn erase(
+        &mut self,
+        failover: &FailoverId,
+        up_to: Option<u64>,
+        bug: Option<Bug>,
+    ) -> Option<Vec<Recording>> {
+        let up_to = up_to.filter(|_| !self.old_version && bug != Some(Bug::ErasedBeyond));
+        if !restoration::may_erase(self.begun(failover), up_to) {
+            return None;
+        }
         let of_it = |recording: &Recording| recording.failover.as_ref() == Some(failover);
         let (erased, kept) = std::mem::take(&mut self.disk.archive)
             .into_iter()
@@ -256,7 +284,7 @@ impl Node {
             .into_iter()
             .partition(|(_, recording)| recording.damaged && bug != Some(Bug::ErasedDamaged));
         self.disk.aside.extend(aside);
-        gone.into_values().collect()
+        Some(gone.into_values().collect())
     }
 
     /// Makes the recordings of a failover its own. Answers which.

@@ -62,6 +62,7 @@ impl World {
             }
         }
         let fetched_all = left == 0 || self.bug == Some(Bug::ErasedUnverified);
+        let old = self.nodes[id].old_version;
         let mut progress = restoration::plan(&manifest, &self.have(id), |_| false).progress();
         progress.bytes_per_second = 0;
         let report = RestorationReport {
@@ -72,6 +73,8 @@ impl World {
             progress,
             complete: fetched_all && manifest.complete && self.bug != Some(Bug::NeverComplete),
             damaged,
+            source: (!old).then(|| restore.source.clone()),
+            begun: manifest.begun.filter(|_| !old),
             waiting: String::new(),
         };
         if self.chance(0.3) {
@@ -121,6 +124,7 @@ fn manifest(source: &Node, failover: &FailoverId) -> Manifest {
             .filter(|recording| recording.closed)
             .map(segment)
             .collect(),
+        begun: source.begun(failover),
     }
 }
 

@@ -105,10 +105,14 @@ impl World {
                 self.close(id, |recording| recording.failover.as_ref() == Some(&failover));
                 self.node_input(id, reconcile::Input::Closed(failover))
             }
-            Effect::Erase(failover) => {
+            Effect::Erase { failover, up_to } => {
                 let bug = self.bug;
                 let node = self.nodes.get_mut(id).expect("it is there");
-                let gone = node.erase(&failover, bug);
+                let Some(gone) = node.erase(&failover, up_to, bug) else {
+                    self.outcome.spared += 1;
+                    let up_to = up_to.unwrap_or_default();
+                    return self.node_input(id, reconcile::Input::Spared { failover, up_to });
+                };
                 self.outcome.erased += gone.len();
                 self.check_erase(id, &failover, &gone)?;
                 self.watch.erased(&gone);
@@ -155,7 +159,10 @@ impl World {
         let wanted: Vec<_> = kept.map(|camera| camera.id.clone()).collect();
         process.filming.retain(|camera| wanted.contains(camera));
         // For something else each camera begins another file.
-        let cuts = before.is_some_and(|before| before.failover != film.failover);
+        let cuts = before
+            .as_ref()
+            .is_some_and(|before| before.failover != film.failover);
+        let begins = cuts || before.is_none();
         let gone: Vec<u64> = process
             .open
             .iter()
@@ -163,7 +170,11 @@ impl World {
             .map(|(_, number)| *number)
             .collect();
         process.open.retain(|camera, _| !cuts && wanted.contains(camera));
+        let failover = film.failover.clone();
         process.film = Some(film);
+        if begins && let Some(node) = self.nodes.get_mut(id) {
+            node.begins(failover.as_ref());
+        }
         self.close(id, |recording| gone.contains(&recording.number));
     }
 

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub for_good: usize,
     /// Recordings that were erased after they had been handed back or dropped.
     pub erased: usize,
+    /// Times that a server was to erase what it had filmed on for since, and did not.
+    pub spared: usize,
     /// Times that a whole domain was cut off.
     pub outages: usize,
     /// Processes that died.
@@ -83,13 +85,14 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{} failovers, {} handed back, {} with another failover server, {} taken over again, {} replaced for good, \
-             {} recordings erased, {} domains cut off, {} deaths, {} faults, {} actions, {} ticks with the right to act, {} ticks",
+             {} recordings erased, {} times spared, {} domains cut off, {} deaths, {} faults, {} actions, {} ticks with the right to act, {} ticks",
             self.failovers,
             self.completed,
             self.replaced,
             self.taken_again,
             self.for_good,
             self.erased,
+            self.spared,
             self.outages,
             self.crashes,
             self.struck,
@@ -109,6 +112,7 @@ impl Outcome {
         self.taken_again += other.taken_again;
         self.for_good += other.for_good;
         self.erased += other.erased;
+        self.spared += other.spared;
         self.outages += other.outages;
         self.crashes += other.crashes;
         self.rights += other.rights;

@@ -130,6 +130,7 @@ impl Rig {
             epoch: epoch(number),
             role,
             erase: BTreeSet::new(),
+            erase_up_to: Default::default(),
         }
     }
 

@@ -261,6 +261,7 @@ impl Player {
             conflict: Default::default(),
             outlived: Default::default(),
             erased: Default::default(),
+            spared: Default::default(),
             relay: Default::default(),
             right_to_act: Default::default(),
         })
