@@ -261,6 +261,7 @@ mod tests {
             epoch: Epoch { term: 1, number },
             role: Role::Films(films),
             erase: Default::default(),
+            erase_up_to: Default::default(),
         }
     }
 
