@@ -28,7 +28,7 @@ use understudy_core::{
     ids::{DomainId, Incarnation, ServerId},
     time::{Moment, Timestamp},
 };
-use understudy_runtime::{Process, clock};
+use understudy_runtime::{Process, ServerConfig, clock};
 
 /// How often time is told to it: a right that ends by itself is reported as soon.
 const TICK: Duration = Duration::from_millis(100);
@@ -161,8 +161,28 @@ impl Acting {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins to keep it, by what comes in on the queue's consumption, and to say what it has to say.
+    pub(crate) fn start(
+        self,
+        said: mpsc::Receiver<Effect>,
+        consumption: watch::Receiver<Option<u64>>,
+        bus: Bus,
+        server: &ServerConfig,
+        process: &Process,
+    ) {
+        process.spawn("right to act", self.keep(consumption, process.clone()));
+        let said = say(
+            said,
+            bus,
+            server.id.clone(),
+            server.domain.clone(),
+            process.clone(),
+        );
+        process.spawn("claims and echoes", said);
+    }
+
     /// Tells it the time, and whether its queue is consumed, until shutdown.
-    pub(crate) async fn keep(self, mut consumption: watch::Receiver<Option<u64>>, process: Process) {
+    async fn keep(self, mut consumption: watch::Receiver<Option<u64>>, process: Process) {
         let shutdown = process.shutdown();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -183,7 +203,7 @@ impl Acting {
 }
 
 /// Says what it has to say, until shutdown. What does not get through in time is let go: it is said anew.
-pub(crate) async fn say(
+async fn say(
     mut effects: mpsc::Receiver<Effect>,
     bus: Bus,
     server: ServerId,

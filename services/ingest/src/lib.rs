@@ -208,18 +208,7 @@ pub async fn run(
     let (batches, inbox) = mpsc::channel(1);
     let right = acting.changes();
     let listening = Inbox::open(&bus, &server.id, opener, acting.clone());
-    process.spawn(
-        "right to act",
-        acting.keep(listening.consumption(), process.clone()),
-    );
-    let said = acting::say(
-        said,
-        bus.clone(),
-        server.id.clone(),
-        server.domain.clone(),
-        process.clone(),
-    );
-    process.spawn("claims and echoes", said);
+    acting.start(said, listening.consumption(), bus.clone(), &server, &process);
     process.spawn("inbox", listening.run(batches));
     shell
         .run(

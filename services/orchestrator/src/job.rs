@@ -18,7 +18,7 @@ pub(crate) struct Job {
 /// What it is.
 pub(crate) enum Work {
     /// Something happened.
-    Input(Input),
+    Input(Box<Input>),
     /// Somebody asks.
     Request(OrchestratorRequest, oneshot::Sender<Answer<OrchestratorReply>>),
 }
@@ -28,7 +28,7 @@ impl Job {
     pub(crate) fn input(trace: TraceContext, input: Input) -> Self {
         Self {
             trace,
-            work: Work::Input(input),
+            work: Work::Input(Box::new(input)),
         }
     }
 }

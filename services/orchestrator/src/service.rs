@@ -165,7 +165,7 @@ impl Orchestrator {
 
     async fn work(&mut self, work: Work) {
         match work {
-            Work::Input(input) => self.step(input).await,
+            Work::Input(input) => self.step(*input).await,
             Work::Request(request, answer) => {
                 let reply = self.answer(request).await;
                 // Whoever asked may have given up.

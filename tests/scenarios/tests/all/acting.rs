@@ -3,10 +3,11 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
+use tokio::time::Instant;
 use understudy_core::{
     authority::{LEASE, OUTLAST},
     contract::api::{Phase, ReasonKind},
