@@ -81,6 +81,7 @@ pub(crate) struct Shell {
     /// Grows only while the disk refuses; what comes in then is bounded by the broker's prefetch.
     todo: VecDeque<Step>,
     schedule: Schedule,
+    config: IngestConfig,
     domain: DomainId,
     incarnation: Incarnation,
     sequence: u64,
@@ -114,6 +115,7 @@ impl Shell {
                 Duration::from_secs(config.report_interval_seconds),
                 Instant::now(),
             ),
+            config: config.clone(),
             domain: server.domain.clone(),
             incarnation: Incarnation::new(id).expect("a UUID is lower-case letters, digits and hyphens"),
             sequence: 0,
@@ -359,7 +361,7 @@ impl Shell {
         );
         let relay = *self.tools.relay.address().borrow();
         let report = ServerReport {
-            relay: relay.map(|address| format!("rtsp://{address}")),
+            relay: relay.map(|address| self.config.relay_url(address)),
             ..report
         };
         self.tools.reports.send_replace(Some(report));
