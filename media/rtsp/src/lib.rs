@@ -1,9 +1,10 @@
 //! The serving side of RTSP (RFC 2326), for whoever gives out live video: requests and answers ([`message`]),
-//! descriptions ([`description`]), RTP packets ([`packets`]).
+//! descriptions ([`description`]), RTP packets ([`packets`]), and who may ask ([`auth`]).
 //!
 //! Bytes in, bytes out: no socket, no clock, no camera, and nothing of Understudy. The relay and the simulated
 //! cameras both stand on it, and other people's clients (retina, ffmpeg) test it.
 
+pub mod auth;
 pub mod description;
 pub mod message;
 pub mod packets;

@@ -6,7 +6,6 @@
 //! it is the measure from outside.
 
 mod audio;
-mod auth;
 mod behaviour;
 mod camera;
 mod client;

@@ -5,24 +5,40 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use rtsp_types::{Message, Method, Request, Response, ResponseBuilder, StatusCode, Version, headers};
 use tokio::time::{Instant, timeout_at};
-use understudy_rtsp::message::{self, Offer};
+use understudy_rtsp::{
+    auth::{Gate, Scheme},
+    message::{self, Offer},
+};
 
 use crate::{
-    auth::Gate,
     behaviour::Garbage,
     camera::{Beginning, Camera, Track, Visitor, Way},
     client::Client,
+    config::{AuthScheme, SimulatorConfig},
     sdp,
     sent::now_us,
     simulator::Shared,
     udp::UdpWay,
 };
 
+const REALM: &str = "understudy-simulator";
 const PUBLIC: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
+
+/// What one connection asks of its client.
+fn gate(config: &SimulatorConfig) -> Gate {
+    let scheme = match config.auth {
+        AuthScheme::None => Scheme::None,
+        AuthScheme::Basic => Scheme::Basic,
+        AuthScheme::Digest => Scheme::Digest,
+    };
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    let (user, password) = (config.user.clone(), config.password.clone());
+    Gate::new(scheme, REALM, Some(user), password, nonce)
+}
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, client: Arc<Client>, peer: SocketAddr) {
-    let gate = Gate::new(&shared.config);
+    let gate = gate(&shared.config);
     let mut connection = Connection {
         shared,
         client,

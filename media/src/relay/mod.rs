@@ -39,6 +39,7 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Relay {
     studio: Studio,
+    token: Option<Arc<str>>,
     address: watch::Sender<Option<SocketAddr>>,
     viewers: Arc<AtomicUsize>,
 }
@@ -49,8 +50,18 @@ impl Relay {
     pub fn new(studio: Studio) -> Self {
         Self {
             studio,
+            token: None,
             address: watch::Sender::new(None),
             viewers: Arc::default(),
+        }
+    }
+
+    /// The same, for those only who know `token`: it is their password, under any name (Digest, RFC 7616).
+    #[must_use]
+    pub fn guarded_by(self, token: &str) -> Self {
+        Self {
+            token: Some(token.into()),
+            ..self
         }
     }
 
@@ -92,8 +103,9 @@ impl Relay {
                 continue;
             };
             let (studio, viewers, until) = (self.studio.clone(), Arc::clone(&self.viewers), shutdown.clone());
+            let token = self.token.clone();
             tasks.spawn(async move {
-                let watching = Box::pin(viewer::serve(stream, studio, viewers));
+                let watching = Box::pin(viewer::serve(stream, studio, viewers, token.as_deref()));
                 until.run_until_cancelled(watching).await;
                 drop(place);
             });

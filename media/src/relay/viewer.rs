@@ -17,11 +17,14 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use understudy_core::{ids::CameraId, time::Timestamp};
-use understudy_rtsp::message::{self, Offer};
+use understudy_rtsp::{
+    auth::{Gate, Scheme},
+    message::{self, Offer},
+};
 
 use super::{
     feed::Feed,
@@ -41,11 +44,23 @@ const SERVER: &str = "understudy";
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a viewer may take nothing before it counts as gone.
 const STUCK: Duration = Duration::from_secs(10);
+/// How long a viewer gets to sign in: who does not know the token holds no place for long.
+const SIGNING_IN: Duration = Duration::from_secs(10);
 /// How long it is waited for the first picture of a camera that is being connected to.
 const FIRST_PICTURE: Duration = Duration::from_secs(5);
 
+/// What one connection asks of its viewer: the token, without which nothing is told, not even what is filmed here.
+fn gate(token: Option<&str>) -> Gate {
+    let scheme = match token {
+        Some(_) => Scheme::Digest,
+        None => Scheme::None,
+    };
+    let nonce = format!("{:032x}", rand::random::<u128>());
+    Gate::new(scheme, SERVER, None, token.unwrap_or_default().to_owned(), nonce)
+}
+
 /// Serves a connection until it ends, or its camera is not filmed here any more.
-pub(super) async fn serve(stream: TcpStream, studio: Studio, viewers: Arc<AtomicUsize>) {
+pub(super) async fn serve(stream: TcpStream, studio: Studio, viewers: Arc<AtomicUsize>, token: Option<&str>) {
     // Frames leave when they come; without it the last piece of each may wait for the next.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -55,6 +70,8 @@ pub(super) async fn serve(stream: TcpStream, studio: Studio, viewers: Arc<Atomic
         studio,
         viewers,
         writer,
+        gate: gate(token),
+        signs_in_until: token.map(|_| Instant::now() + SIGNING_IN),
         place: None,
         playing: None,
         ended: CancellationToken::new(),
@@ -68,6 +85,9 @@ struct Viewer {
     studio: Studio,
     viewers: Arc<AtomicUsize>,
     writer: OwnedWriteHalf,
+    gate: Gate,
+    /// Then it has to have signed in; none once it has, or needs not.
+    signs_in_until: Option<Instant>,
     place: Option<Place>,
     playing: Option<Playing>,
     /// Cancelled when the camera of its place is not filmed here any more.
@@ -126,6 +146,7 @@ impl Viewer {
                 }
                 (frame, time) = next(&mut self.playing) => self.send(&frame, time).await?,
                 () = self.ended.cancelled() => return Ok(()),
+                () = over(self.signs_in_until) => return Err(io::ErrorKind::PermissionDenied.into()),
             }
         }
     }
@@ -154,6 +175,14 @@ impl Viewer {
 
     async fn answer(&mut self, request: &Request<Vec<u8>>) -> io::Result<()> {
         let mut body = String::new();
+        if *request.method() != Method::Options && !self.may_pass(request) {
+            let challenge = self.gate.challenge();
+            let answer = Response::builder(Version::V1_0, StatusCode::Unauthorized)
+                .header(headers::WWW_AUTHENTICATE, challenge);
+            return self
+                .write(&message::written(answer, Some(request), SERVER, &[]))
+                .await;
+        }
         let answer = match request.method() {
             _ if request.header(&headers::REQUIRE).is_some() => Err(StatusCode::OptionNotSupported),
             Method::Options => Ok(ok().header(headers::PUBLIC, PUBLIC)),
@@ -169,6 +198,17 @@ impl Viewer {
         let answer = answer.unwrap_or_else(|status| Response::builder(Version::V1_0, status));
         self.write(&message::written(answer, Some(request), SERVER, body.as_bytes()))
             .await
+    }
+
+    fn may_pass(&mut self, request: &Request<Vec<u8>>) -> bool {
+        let authorization = request
+            .header(&headers::AUTHORIZATION)
+            .map(|value| value.as_str());
+        let admitted = self.gate.admits(<&str>::from(request.method()), authorization);
+        if admitted {
+            self.signs_in_until = None;
+        }
+        admitted
     }
 
     async fn describe(&self, request: &Request<Vec<u8>>) -> Result<(ResponseBuilder, String), StatusCode> {
@@ -299,6 +339,13 @@ async fn read(reader: &mut OwnedReadHalf, buffer: &mut BytesMut, idle: bool) -> 
     }
     let read = timeout(IDLE, reader.read_buf(buffer)).await;
     read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn over(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn next(playing: &mut Option<Playing>) -> (Frame, Duration) {

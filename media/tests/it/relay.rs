@@ -11,7 +11,11 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use understudy_core::{camera::Camera, contract::heartbeat::CameraStatus, policy::Range};
+use understudy_core::{
+    camera::{Camera, Credentials},
+    contract::heartbeat::CameraStatus,
+    policy::Range,
+};
 use understudy_media::{
     archive::mp4,
     camera::{Session, frame::Frame, session::Received},
@@ -32,7 +36,10 @@ struct Served {
 
 impl Served {
     async fn start(rig: &Rig) -> anyhow::Result<Self> {
-        let relay = Relay::new(rig.studio.clone());
+        Self::of(Relay::new(rig.studio.clone())).await
+    }
+
+    async fn of(relay: Relay) -> anyhow::Result<Self> {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(relay.clone().run(([127, 0, 0, 1], 0).into(), shutdown.clone()));
         let mut address = relay.address();
@@ -346,6 +353,63 @@ async fn d2_an_address_that_is_taken_is_tried_again() -> anyhow::Result<()> {
     assert_eq!(now, Some(address));
     shutdown.cancel();
     timeout(DEADLINE, task).await??;
+    rig.end().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_with_a_token_only_those_who_know_it_watch_and_the_others_hear_nothing() -> anyhow::Result<()> {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    let rig = Rig::start(SimulatorConfig::default()).await?;
+    rig.film(rig.cameras(1)).await;
+    rig.until_recording(1).await?;
+    let served = Served::of(Relay::new(rig.studio.clone()).guarded_by(TOKEN)).await?;
+    let url =
+        |user: &str, token: &str, camera: &str| format!("rtsp://{user}:{token}@{}/{camera}", served.address);
+    // By any name, with ffmpeg and with retina.
+    assert_eq!(
+        ffprobe(&url("anna", TOKEN, "cam-001")).await?,
+        Ok("h264".to_owned())
+    );
+    assert_eq!(
+        ffprobe(&url("bert", TOKEN, "cam-001")).await?,
+        Ok("h264".to_owned())
+    );
+    let viewer = |password: &str| Camera {
+        url: served.url(1),
+        credentials: Some(Credentials {
+            username: "viewer".to_owned(),
+            password: password.to_owned(),
+        }),
+        ..camera(&rig.simulator, 1)
+    };
+    let mut retina = Session::open(&viewer(TOKEN), DEADLINE).await?;
+    assert_eq!(watched(&mut retina, 5).await?.len(), 5);
+    // Without it nobody does, nor learns which cameras there are.
+    let wrong = TOKEN.replace('0', "1");
+    assert!(Session::open(&viewer(&wrong), DEADLINE).await.is_err());
+    for camera in ["cam-001", "cam-999"] {
+        for refused in [
+            url("anna", &wrong, camera),
+            format!("rtsp://{}/{camera}", served.address),
+        ] {
+            let said = ffprobe(&refused).await?.expect_err("nobody may watch");
+            assert!(said.contains("401"), "{refused}: {said}");
+        }
+    }
+    // And who does not sign in holds no place.
+    let mut idle = TcpStream::connect(served.address).await?;
+    let request = format!("OPTIONS rtsp://{}/ RTSP/1.0\r\nCSeq: 1\r\n\r\n", served.address);
+    idle.write_all(request.as_bytes()).await?;
+    let mut said = Vec::new();
+    timeout(DEADLINE, idle.read_to_end(&mut said)).await??;
+    assert!(
+        said.starts_with(b"RTSP/1.0 200"),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
+    drop(retina);
+    served.end().await?;
     rig.end().await;
     Ok(())
 }

@@ -75,11 +75,13 @@ pub enum IngestError {
     },
     /// Live view would be open to everybody.
     #[error(
-        "ingest.relay_listen = {0}: other machines could watch every camera there, since live view can't ask yet who \
-         they are; choose an address of this machine only, like 127.0.0.1:8555, and a tunnel (ssh -L) for those who \
-         may watch from elsewhere"
+        "ingest.relay_listen = {0}: other machines could watch every camera there; set relay_token_file, or choose an \
+         address of this machine only, like 127.0.0.1:8555"
     )]
     OpenRelay(SocketAddr),
+    /// What is said of live view can't be.
+    #[error("[ingest] {0}")]
+    Relay(String),
     /// The server's folder can't be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -122,6 +124,7 @@ pub async fn run(
     process: Process,
 ) -> Result<(), IngestError> {
     config.validate()?;
+    let token = config.token()?;
     let assigned = process.condition("assignment");
     let opened = process.condition("archive");
     let id = uuid::Uuid::new_v4().to_string();
@@ -159,7 +162,10 @@ pub async fn run(
     };
     snapshots.serve(&bus, &process);
     let statuses = studio.statuses();
-    let relay = Relay::new(studio.clone());
+    let relay = match token {
+        Some(token) => Relay::new(studio.clone()).guarded_by(token.expose()),
+        None => Relay::new(studio.clone()),
+    };
     process.spawn(
         "relay",
         relay.clone().run(config.relay_listen, process.shutdown()),

@@ -85,6 +85,7 @@ pub(crate) struct Shell {
     /// Grows only while the disk refuses; what comes in then is bounded by the broker's prefetch.
     todo: VecDeque<Step>,
     schedule: Schedule,
+    config: IngestConfig,
     domain: DomainId,
     incarnation: Incarnation,
     sequence: u64,
@@ -116,6 +117,7 @@ impl Shell {
                 Duration::from_secs(config.report_interval_seconds),
                 Instant::now(),
             ),
+            config: config.clone(),
             domain: server.domain.clone(),
             incarnation,
             sequence: 0,
@@ -362,7 +364,7 @@ impl Shell {
         );
         let relay = *self.tools.relay.address().borrow();
         let report = ServerReport {
-            relay: relay.map(|address| format!("rtsp://{address}")),
+            relay: relay.map(|address| self.config.relay_url(address)),
             right_to_act: Some(self.tools.acting.shown()),
             ..report
         };

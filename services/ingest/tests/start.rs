@@ -7,7 +7,7 @@ use common::{Rig, bundle, cameras, epoch, eventually, failover, films, no_broker
 use understudy_core::assignment::Role;
 use understudy_ingest::IngestConfig;
 use understudy_media::archive::{Archive, Filter, Verdict};
-use understudy_runtime::{Process, ServerConfig};
+use understudy_runtime::{Process, Secret, ServerConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_a_restart_films_from_disk_while_the_broker_is_absent() {
@@ -124,22 +124,35 @@ async fn an_impossible_setting_is_a_clear_error() {
 #[tokio::test]
 async fn d2_live_view_is_not_opened_to_other_machines_by_mistake() {
     let rig = Rig::new("recorder-1");
-    for address in ["0.0.0.0:8555", "192.0.2.1:8555", "[::]:8555"] {
+    let token = "0123456789abcdef0123456789abcdef";
+    for (address, token, host, wrong) in [
+        ("0.0.0.0:8555", None, None, "ingest.relay_listen = 0.0.0.0:8555"),
+        (
+            "192.0.2.1:8555",
+            None,
+            None,
+            "ingest.relay_listen = 192.0.2.1:8555",
+        ),
+        (
+            "[::]:8555",
+            None,
+            Some("recorder-1"),
+            "ingest.relay_listen = [::]:8555",
+        ),
+        ("192.0.2.1:8555", Some("guess me"), None, "32 characters"),
+        ("127.0.0.1:8555", Some("guess me"), None, "32 characters"),
+        ("0.0.0.0:8555", Some(token), None, "say in relay_host"),
+        ("0.0.0.0:8555", Some(token), Some("recorder-1/gate"), "relay_host"),
+    ] {
         let config = IngestConfig {
             relay_listen: address.parse().expect("an address"),
+            relay_token: token.map(Secret::new),
+            relay_host: host.map(str::to_owned),
             ..IngestConfig::default()
         };
-        let error = rig
-            .start_with(config, no_broker())
-            .task
-            .await
-            .expect("no panic")
-            .expect_err("open to everybody")
-            .to_string();
-        assert!(
-            error.contains(&format!("ingest.relay_listen = {address}")),
-            "{error}"
-        );
+        let run = rig.start_with(config, no_broker()).task.await;
+        let error = run.expect("no panic").expect_err("it can't be").to_string();
+        assert!(error.contains(wrong), "{error}");
     }
 }
 
