@@ -223,6 +223,16 @@ struct Told<'a> {
 /// it films by, as its own disk has it.
 type Settings = (Vec<serde_json::Value>, serde_json::Value, Option<String>);
 
+/// Where everything that a failover server recorded is kept, from before it erases it.
+async fn kept_of(server: &str, keepers: Vec<(String, Keeper)>) -> Result<PathBuf, DemoError> {
+    let mut kept = BTreeMap::new();
+    for (whose, keeper) in keepers {
+        kept.insert(whose, keeper.stop().await?);
+    }
+    kept.remove(server)
+        .ok_or_else(|| DemoError::Account(format!("{server} took over, and is none of the failover servers")))
+}
+
 impl Told<'_> {
     async fn tell(mut self) -> Result<Report, DemoError> {
         let listener = Listener::start(&self.rig.broker.url()).await?;
@@ -260,17 +270,9 @@ impl Told<'_> {
             .say("counting: every file is read again and hashed again");
         let settings_restored = self.settings().await? == settings;
         let sent = self.rig.simulator.account().await?;
-        let mut kept = BTreeMap::new();
-        for (server, keeper) in keepers {
-            kept.insert(server, keeper.stop().await?);
-        }
+        let kept = kept_of(&stand_in, keepers).await?;
         let stopped_gently = self.stop_servers().await;
         let archive = self.rig.server(ORIGINAL).archive();
-        let kept = kept.remove(&stand_in).ok_or_else(|| {
-            DemoError::Account(format!(
-                "{stand_in} took over, and is none of the failover servers"
-            ))
-        })?;
         let (stand_in_frames, archive_frames) = (frames::recorded(&kept)?, frames::recorded(&archive)?);
         let figures = figures(&Seen {
             killed_at_us,

@@ -177,7 +177,7 @@ async fn g2_a_full_volume_takes_what_is_not_handed_back_last_and_names_it() -> a
         "no limit takes what is not handed back yet"
     );
     let retained = archive.retain(Timestamp(i64::MAX), Vec::new(), u64::MAX).await?;
-    assert_eq!(retained.lost, [held.clone()]);
+    assert_eq!(retained.lost, std::slice::from_ref(&held));
     // Whoever is to fetch it hears of it, and that it can't be had.
     let listed = archive.manifest(&failover("f-1"), true).await?.segments;
     assert_eq!(listed.len(), 1);

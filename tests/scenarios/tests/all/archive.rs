@@ -1,7 +1,8 @@
 //! What lies in the archive plays, whatever happened to the process that wrote it.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{path::Path, process::Command};
 
+use tokio::time::Instant;
 use understudy_demo::{frames, rig::Plan};
 use understudy_scenarios::{Fleet, assert_only_takeovers_missing, plan};
 

@@ -1,10 +1,8 @@
 //! What comes back, in spite of everything.
 
-use std::{
-    io::{Seek, SeekFrom, Write},
-    time::Instant,
-};
+use std::io::{Seek, SeekFrom, Write};
 
+use tokio::time::Instant;
 use understudy_core::{
     contract::api::{Phase, ServerState},
     policy::{Failback, Policy, Range},

@@ -1,9 +1,8 @@
 //! The planned switch: a recording server is drained for maintenance, and gets everything back.
 
-use std::time::Instant;
-
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use understudy_core::contract::api::{FailoverView, Phase, ServerState};
 use understudy_scenarios::{Fleet, assert_only_takeovers_missing, gaps, plan};
 
