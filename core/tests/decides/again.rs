@@ -181,7 +181,7 @@ fn g4_what_a_failover_server_spared_is_fetched_even_after_the_end() {
 #[test]
 fn g5_what_a_person_drops_goes_whatever_there_is() {
     let mut rig = Rig::restoring();
-    rig.ok(Request::StopRestoration {
+    rig.confirm(Request::StopRestoration {
         failover: rig.newest().id,
         by: "anna".to_owned(),
     });

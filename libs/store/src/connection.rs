@@ -194,7 +194,12 @@ fn prepare(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
+/// Opens a file, which several processes may do at once: with WAL, `synchronous=FULL`, foreign keys, and ten seconds
+/// of waiting for another's write.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
     let mut connection =
         SqliteConnection::establish(&path.to_string_lossy()).map_err(|source| StoreError::Open {
             path: path.to_owned(),

@@ -4,4 +4,4 @@
 mod connection;
 pub mod outbox;
 
-pub use connection::{Store, StoreError};
+pub use connection::{Store, StoreError, connect};

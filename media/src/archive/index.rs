@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use diesel::{connection::SimpleConnection, prelude::*};
+use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use understudy_core::{
     contract::segment::Segment,
@@ -19,10 +19,6 @@ use understudy_core::{
 use super::{ArchiveError, path::Kind};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-
-/// FULL: a row that says closed is on disk when the call returns. The other process's write takes
-/// milliseconds, so ten seconds of waiting for it mean that something is wrong.
-const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
 
 diesel::table! {
     segments (path) {
@@ -152,12 +148,11 @@ type Answer<T> = Result<T, ArchiveError>;
 
 impl Index {
     pub(super) fn open(file: &Path) -> Answer<Self> {
-        let url = file.to_string_lossy();
-        let mut connection = SqliteConnection::establish(&url).map_err(|error| ArchiveError::Open {
+        // A row that says closed is on disk when the call returns.
+        let mut connection = understudy_store::connect(file).map_err(|error| ArchiveError::Open {
             path: file.to_owned(),
             reason: error.to_string(),
         })?;
-        connection.batch_execute(PRAGMAS)?;
         // Two processes may open a new index at once: the transaction lets one of them go first.
         connection.immediate_transaction(|connection| {
             connection

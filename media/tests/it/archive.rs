@@ -35,6 +35,27 @@ async fn import(archive: &Archive, segment: &Segment, content: &[u8]) -> Result<
     archive.import(segment, &temporary).await
 }
 
+#[test]
+fn a_new_archive_is_opened_by_several_at_once() -> anyhow::Result<()> {
+    // Ingest and sync of a new server begin at the same moment.
+    for _ in 0..10 {
+        let folder = tempfile::tempdir()?;
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let at_once: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| Archive::open(folder.path(), server())))
+                .collect();
+            at_once
+                .into_iter()
+                .map(|opening| opening.join().expect("no panic").map(drop))
+                .collect()
+        });
+        for result in opened {
+            result?;
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn g2_what_another_server_recorded_comes_in_beside_own_recordings_of_the_same_minute()
 -> anyhow::Result<()> {

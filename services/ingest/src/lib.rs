@@ -33,7 +33,7 @@ use understudy_media::{
     film::Studio,
     relay::Relay,
 };
-use understudy_runtime::{Process, ServerConfig};
+use understudy_runtime::{Process, Secret, ServerConfig};
 
 use self::{
     acting::Acting,
@@ -111,6 +111,19 @@ pub enum IngestError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// Gives out live what is filmed, to those who know the token if there is one.
+fn relay(config: &IngestConfig, token: Option<&Secret>, studio: &Studio, process: &Process) -> Relay {
+    let relay = match token {
+        Some(token) => Relay::new(studio.clone()).guarded_by(token.expose()),
+        None => Relay::new(studio.clone()),
+    };
+    process.spawn(
+        "relay",
+        relay.clone().run(config.relay_listen, process.shutdown()),
+    );
+    relay
+}
+
 /// Films what is assigned until the process is shut down; then closes all segments. Settings are opened by
 /// `opener`, so that this process never holds the fleet's key.
 ///
@@ -162,14 +175,7 @@ pub async fn run(
     };
     snapshots.serve(&bus, &process);
     let statuses = studio.statuses();
-    let relay = match token {
-        Some(token) => Relay::new(studio.clone()).guarded_by(token.expose()),
-        None => Relay::new(studio.clone()),
-    };
-    process.spawn(
-        "relay",
-        relay.clone().run(config.relay_listen, process.shutdown()),
-    );
+    let relay = relay(&config, token.as_ref(), &studio, &process);
     let (orders, taken) = mpsc::channel(director::WAITING_ORDERS);
     let directed = Arc::new(Notify::new());
     let director = director::run(

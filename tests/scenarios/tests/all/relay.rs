@@ -140,7 +140,7 @@ async fn d2_a4_g2_live_view_follows_the_camera_and_nothing_is_recorded_on_the_fa
     assert_eq!(frames::hash(&picture), taken.blake3);
     is_jpeg(&picture_in(&archive, &taken)).await?;
     let listed = snapshots(&fleet, "cam-001").await?;
-    assert_eq!(listed.snapshots, [taken.clone()]);
+    assert_eq!(listed.snapshots, std::slice::from_ref(&taken));
     assert_eq!(
         listed.unreached.len(),
         1,

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use understudy_core::{
     assignment::{Assignment, Role},
     contract::api::{LicenseHappening, LicenseKind, Phase, ServerState, SnapshotView},
+    policy::{Failback, Policy},
     server::Mode,
 };
 use understudy_demo::{
     frames,
-    rig::{Plan, ServerPlan, eventually},
+    process::Process,
+    rig::{Plan, Rig, ServerPlan, eventually},
 };
 use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
 
@@ -19,8 +21,8 @@ use crate::{
 };
 
 /// A fleet whose failover server has been filming for a while, and whose recording server is dead.
-async fn served(servers: Vec<ServerPlan>) -> anyhow::Result<Fleet> {
-    let mut fleet = Fleet::filming(Plan { servers, ..plan() }).await?;
+async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {
+    let mut fleet = Fleet::filming(fleet_plan).await?;
     fleet.files("recorder-1", 4).await?;
     fleet.rig.server("recorder-1").kill();
     fleet.phase("recorder-1", Phase::Serving).await?;
@@ -70,7 +72,7 @@ async fn h1_h2_h3_e10_a8_the_failover_server_takes_the_place_and_films_on() -> a
         ServerPlan::failover("failover-1", "Stand-in one", 10),
         ServerPlan::failover("failover-2", "Stand-in two", 20),
     ];
-    let mut fleet = served(servers).await?;
+    let mut fleet = served(Plan { servers, ..plan() }).await?;
     let picture = snapshot(&fleet, "cam-001").await?;
     // the command shows who could take the place, says what it means, and asks;
     let offered = told(&fleet, &["replace", "recorder-1", "--candidates"]).await?;
@@ -145,13 +147,32 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
         ServerPlan::recording("spare-1", "Spare", 10),
         ServerPlan::failover("failover-1", "Stand-in one", 10),
     ];
-    let mut fleet = served(servers).await?;
+    let mut fleet = served(Plan { servers, ..plan() }).await?;
     let picture = snapshot(&fleet, "cam-001").await?;
     // when that one takes the place, and the host dies over it,
+    fleet.rig.server("failover-1").sync.kill();
     let path = ["replace", "recorder-1", "--by", "spare-1", "--yes"];
     told(&fleet, &path).await?;
     fleet.rig.host.orchestrator.kill();
     fleet.rig.host.orchestrator.start()?;
+    // and everything else that has to do with it, while it waits for its source,
+    fleet
+        .failover("spare-1", "to wait for its source", |view| {
+            view.phase == Phase::Replacing && !view.waits_for.is_empty()
+        })
+        .await?;
+    let victims: [fn(&mut Rig) -> &mut Process; 5] = [
+        |rig| &mut rig.host.orchestrator,
+        |rig| &mut rig.host.license,
+        |rig| &mut rig.host.monitor,
+        |rig| &mut rig.server("spare-1").sync,
+        |rig| &mut rig.server("failover-1").ingest,
+    ];
+    for victim in victims {
+        victim(&mut fleet.rig).kill();
+        victim(&mut fleet.rig).start()?;
+    }
+    fleet.rig.server("failover-1").sync.start()?;
     // then it films, by the original's name, and gets what was recorded meanwhile,
     let failover = fleet.phase("spare-1", Phase::Completed).await?;
     let phases: Vec<Phase> = failover.steps.iter().map(|step| step.phase).collect();
@@ -198,6 +219,42 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
     assert_eq!(frames::files(&archive)?.len(), stands_down);
     assert!(fleet.rig.api.server("recorder-1").await.is_err());
     fleet.films("spare-1", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn h3_with_a_policy_of_remove_nothing_is_handed_to_the_new_server() -> anyhow::Result<()> {
+    let mut fleet = served(Plan {
+        servers: vec![
+            ServerPlan::recording("recorder-1", "North gate", 10),
+            ServerPlan::recording("spare-1", "Spare", 10),
+            ServerPlan::failover("failover-1", "Stand-in one", 10),
+        ],
+        policy: Policy {
+            failback: Failback::Remove,
+            ..plan().policy
+        },
+        ..plan()
+    })
+    .await?;
+
+    let replace = ["replace", "recorder-1", "--by", "spare-1", "--yes"];
+    told(&fleet, &replace).await?;
+
+    fleet.phase("spare-1", Phase::Completed).await?;
+    fleet.films("spare-1", 4).await?;
+    fleet
+        .server("failover-1", "to stand by", |view| {
+            view.state == ServerState::Standby
+        })
+        .await?;
+    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
+    let own = fleet.files("spare-1", 4).await?;
+    let handed_over = own
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("failover-1"));
+    assert_eq!(handed_over.count(), 0, "{own:?}");
     fleet.rig.stop().await;
     Ok(())
 }
