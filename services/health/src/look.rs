@@ -47,7 +47,7 @@ pub(crate) async fn look(client: &Client, address: &str, from: &str) -> Looked {
 }
 
 /// The innermost cause says what happened; what is around it only where.
-fn innermost(error: &reqwest::Error) -> String {
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -194,6 +194,24 @@ impl Fleet {
         .await
     }
 
+    /// Waits until a recording server that was started again has been told what it is to do.
+    ///
+    /// # Errors
+    /// With how it is instead.
+    pub async fn is_back(&self, server: &str) -> anyhow::Result<ServerView> {
+        self.server(server, "to be on standby", |view| view.reached == view.assigned)
+            .await
+    }
+
+    /// Waits until a failover server stands by.
+    ///
+    /// # Errors
+    /// With how it is instead.
+    pub async fn stands_by(&self, server: &str) -> anyhow::Result<ServerView> {
+        self.server(server, "to stand by", |view| view.state == ServerState::Standby)
+            .await
+    }
+
     /// Waits until the newest failover of `server` is as `wanted` says.
     ///
     /// # Errors
@@ -239,10 +257,7 @@ impl Fleet {
             .iter()
             .filter(|server| server.mode == Mode::Failover)
         {
-            self.server(&server.id, "to stand by", |view| {
-                view.state == ServerState::Standby
-            })
-            .await?;
+            self.stands_by(&server.id).await?;
         }
         Ok(())
     }

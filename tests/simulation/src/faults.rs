@@ -9,7 +9,7 @@ use rand::{
 };
 use understudy_core::{
     contract::{
-        api::{CameraEdit, Phase, Problem, StartMode},
+        api::{CameraEdit, Phase, StartMode},
         heartbeat::{Storage, StorageState},
         rpc::{Answer, OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
@@ -30,6 +30,15 @@ use crate::{
 const CONNECTING_TICKS: u32 = 25;
 /// Ticks for which the servers of a domain are not missed after all of them are back.
 const AFTERWARDS: u64 = 5;
+
+/// The same request as a person confirms it, if that is what the answer asks for.
+pub(crate) fn confirmed(request: &Request, answer: &Answer<Reply>) -> Option<Request> {
+    let confirmation = answer.as_ref().err()?.confirmation.clone()?;
+    Some(Request::Confirmed {
+        confirmation,
+        request: Box::new(request.clone()),
+    })
+}
 
 /// The line to a whole domain is cut.
 #[derive(Clone, Debug)]
@@ -350,16 +359,8 @@ impl World {
             };
             // Whether or not the host dies over it: from here on the recordings may be gone.
             self.watch.maybe_drop(&failover);
-            let request = match self.ask(request.clone()) {
-                Err(Problem {
-                    confirmation: Some(confirmation),
-                    ..
-                }) => Request::Confirmed {
-                    confirmation,
-                    request: Box::new(request),
-                },
-                _ => request,
-            };
+            let answer = self.ask(request.clone());
+            let request = confirmed(&request, &answer).unwrap_or(request);
             self.person(Fault::StopRestoration, &server, request);
         }
     }

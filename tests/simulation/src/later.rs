@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use understudy_core::{
     contract::{
-        api::{CameraEdit, MaintenanceOrder, Problem, ServerEdit, StartMode},
+        api::{CameraEdit, MaintenanceOrder, ServerEdit, StartMode},
         heartbeat::{Storage, StorageState},
         rpc::OrchestratorRequest as Request,
     },
@@ -16,6 +16,7 @@ use understudy_core::{
 
 use crate::{
     checks,
+    faults::confirmed,
     node::Node,
     scene::{self, camera},
     visits::Fault,
@@ -361,11 +362,7 @@ impl World {
                 },
             };
             let mut answer = self.ask(request.clone());
-            if let Err(Problem {
-                confirmation: Some(confirmation),
-                ..
-            }) = answer
-            {
+            if let Some(confirmed) = confirmed(&request, &answer) {
                 // Whether or not the host dies over it: from here on the recordings may be gone.
                 self.watch.removed(&server);
                 for failover in checks::failovers(&self.host.records) {
@@ -373,10 +370,7 @@ impl World {
                         self.watch.maybe_drop(&failover.id);
                     }
                 }
-                answer = self.ask(Request::Confirmed {
-                    confirmation,
-                    request: Box::new(request),
-                });
+                answer = self.ask(confirmed);
             }
             self.tell(|| match answer {
                 Ok(_) => format!("a person makes {server} {mode:?}"),

@@ -1,13 +1,9 @@
 //! A person has another server take a recording server's place for good; and the original may be anywhere then.
 
 use rand::{Rng, seq::IteratorRandom};
-use understudy_core::{
-    contract::{api::Problem, rpc::OrchestratorRequest as Request},
-    fleet::Record,
-    ids::ServerId,
-};
+use understudy_core::{contract::rpc::OrchestratorRequest as Request, fleet::Record, ids::ServerId};
 
-use crate::{acting::Acting, visits::Fault, world::World};
+use crate::{acting::Acting, faults::confirmed, visits::Fault, world::World};
 
 impl World {
     /// At times a person replaces a server that is failed over.
@@ -41,18 +37,10 @@ impl World {
             successor,
             by: "anna".to_owned(),
         };
-        let Err(Problem {
-            confirmation: Some(confirmation),
-            ..
-        }) = self.ask(request.clone())
-        else {
-            return;
-        };
-        let confirmed = Request::Confirmed {
-            confirmation,
-            request: Box::new(request),
-        };
-        self.person(Fault::Replace, server, confirmed);
+        let answer = self.ask(request.clone());
+        if let Some(confirmed) = confirmed(&request, &answer) {
+            self.person(Fault::Replace, server, confirmed);
+        }
     }
 
     /// Who takes part is who does by the host's disk: a person's word may die with the host, and a restored one knows

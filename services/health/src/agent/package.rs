@@ -6,6 +6,7 @@
 use std::{error::Error as _, io, time::Duration};
 
 use super::installed::Installed;
+use crate::look::innermost;
 use understudy_core::{
     contract::heartbeat::{Package, PackageState},
     time::Monotonic,
@@ -143,7 +144,7 @@ pub(crate) async fn look(
             "{url} has not answered within {} ms",
             deadline.as_millis()
         )),
-        Err(error) => Look::Silent(format!("{url}: {}", root_cause(&error))),
+        Err(error) => Look::Silent(format!("{url}: {}", innermost(&error))),
     }
 }
 
@@ -158,14 +159,6 @@ fn is_refused(error: &reqwest::Error) -> bool {
         source = cause.source();
     }
     false
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

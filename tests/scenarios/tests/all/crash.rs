@@ -2,10 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use understudy_core::{
-    contract::api::{Phase, ServerState},
-    policy::Policy,
-};
+use understudy_core::{contract::api::Phase, policy::Policy};
 use understudy_demo::{
     frames,
     keep::Keeper,
@@ -30,11 +27,7 @@ async fn f1_g2_the_orchestrator_dies_in_the_middle_of_a_takeover_and_of_a_failba
     fleet.files("failover-1", 8).await?;
 
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.rig.host.orchestrator.kill();
     fleet.rig.host.orchestrator.start()?;
@@ -46,11 +39,7 @@ async fn f1_g2_the_orchestrator_dies_in_the_middle_of_a_takeover_and_of_a_failba
         "the same failover"
     );
     fleet.films("recorder-1", 4).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     for (camera, numbers) in fleet.recorded("recorder-1")? {
         assert!(gaps(&numbers).len() <= 1, "{camera}: {:?}", gaps(&numbers));
     }
@@ -87,11 +76,7 @@ async fn g2_the_failover_servers_recorder_dies_while_it_hands_back() -> anyhow::
     // Without its sync nothing arrives, so that the death falls into the failback for certain.
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Restoring).await?;
     fleet.rig.server("failover-1").ingest.kill();
@@ -182,11 +167,7 @@ async fn round(fleet: &mut Fleet, (name, victim): Victim, kept: &Path) -> anyhow
     fleet.films("failover-1", 4).await?;
     fleet.files("failover-1", 4).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     dies_at(fleet, &mut facts, BOUNDARIES[2], victim).await?;
 

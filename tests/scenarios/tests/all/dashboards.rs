@@ -124,11 +124,7 @@ async fn failback(fleet: &mut Fleet, alerts: &mut Alerts, prometheus: &Prometheu
     let recorder = fleet.rig.server("recorder-1");
     recorder.ingest.start()?;
     recorder.agent.start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Restoring).await?;
     alerts.rings("UnderstudyFailbackStalled", prometheus).await?;

@@ -27,11 +27,7 @@ async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {
 
 async fn stop(fleet: &mut Fleet) -> anyhow::Result<()> {
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     Ok(())
 }
@@ -45,11 +41,7 @@ async fn g2_g4_g6_recordings_and_settings_come_back_and_the_copies_are_removed()
     assert_eq!(failover.damaged, []);
     assert!(failover.progress.segments_done >= 8, "{failover:?}");
     fleet.films("recorder-1", 4).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     let left = frames::files(&fleet.rig.server("failover-1").archive())?;
     assert_eq!(left, [], "g4: the copies are gone");
     assert_only_takeovers_missing(&fleet.recorded("recorder-1")?, 1, fleet.unfilmed);
@@ -69,11 +61,7 @@ async fn g2_a_policy_of_remove_hands_nothing_back() -> anyhow::Result<()> {
     stop(&mut fleet).await?;
 
     fleet.phase("recorder-1", Phase::Completed).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
     for server in ["failover-1", "recorder-1"] {
         let archive = fleet.rig.server(server).archive();
@@ -136,11 +124,7 @@ async fn g2_a_damaged_segment_is_reported_and_the_others_arrive() -> anyhow::Res
 async fn g2_an_interrupted_failback_goes_on_where_it_stopped() -> anyhow::Result<()> {
     let mut fleet = served(plan()).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     // The source is away when the failback begins: it waits, and says so.
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.api.stop_failover("recorder-1").await?;
@@ -170,11 +154,7 @@ async fn g2_an_interrupted_failback_goes_on_where_it_stopped() -> anyhow::Result
 async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::Result<()> {
     let mut fleet = served(plan()).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.api.stop_failover("recorder-1").await?;
     let restoring = fleet.phase("recorder-1", Phase::Restoring).await?;
@@ -200,11 +180,7 @@ async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::
     );
 
     fleet.phase("recorder-1", Phase::Completed).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     let archive = fleet.rig.server("failover-1").archive();
     understudy_demo::rig::eventually("the copies to be removed", PATIENCE, async || {
         let left = frames::files(&archive).map_err(|error| error.to_string())?;
@@ -224,11 +200,7 @@ async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::
 async fn g3_the_same_server_failing_again_is_taken_over_by_the_same_one() -> anyhow::Result<()> {
     let mut fleet = served(plan()).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.server("failover-1").sync.kill();
     fleet.rig.api.stop_failover("recorder-1").await?;
     let restoring = fleet.phase("recorder-1", Phase::Restoring).await?;

@@ -24,11 +24,7 @@ async fn e10_filming_does_not_wait_for_the_ledger_and_the_transfer_follows() -> 
     assert_eq!(holders, [("failover-1".to_owned(), 4)], "one holder");
 
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Completed).await?;
     eventually("the licences to be back", PATIENCE, async || {

@@ -61,11 +61,7 @@ async fn b3_b6_a_recording_server_becomes_a_failover_server_and_everything_on_it
         "nothing is erased behind its back"
     );
     fleet.rig.server("recorder-2").start()?;
-    fleet
-        .server("recorder-2", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("recorder-2").await?;
     assert_eq!(frames::files(&archive)?, []);
     let cameras = fleet.rig.api.cameras().await?;
     assert!(
@@ -155,11 +151,7 @@ async fn b6_a_server_that_is_not_active_films_nothing_and_keeps_what_it_has() ->
             view.state == ServerState::Disconnected
         })
         .await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     assert_eq!(fleet.rig.api.failovers().await?.len(), 0);
     fleet.rig.server("recorder-2").start()?;
     told(&fleet, &["server", "edit", "recorder-2", "--mode", "recording"]).await?;

@@ -87,11 +87,7 @@ async fn fail(fleet: &mut Fleet) -> anyhow::Result<()> {
 
 async fn end(fleet: &mut Fleet) -> anyhow::Result<()> {
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Completed).await?;
     Ok(())

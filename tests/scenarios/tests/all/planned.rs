@@ -34,11 +34,7 @@ async fn j8_a_server_is_drained_and_gets_everything_back_without_a_frame_lost() 
     // Two segments of each camera on the failover server.
     fleet.files("failover-1", 8).await?;
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     let failover = come_back(&fleet).await?;
     assert_eq!(failover.damaged, [], "{failover:?}");
 
@@ -60,11 +56,7 @@ async fn j8_a_server_is_drained_and_gets_everything_back_without_a_frame_lost() 
             numbers.len()
         );
     }
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     fleet.rig.stop().await;
     Ok(())
 }

@@ -99,9 +99,7 @@ async fn k3_a_sites_power_returns_in_any_order_and_the_fleet_ends_where_it_was()
             .await?;
         assert_eq!(view.failover, None);
         for id in ["failover-1", "failover-2"] {
-            fleet
-                .server(id, "to stand by", |view| view.state == ServerState::Standby)
-                .await?;
+            fleet.stands_by(id).await?;
         }
         // Whoever would have been missed would have been by now.
         sleep(LATE).await;
@@ -137,11 +135,7 @@ async fn k3_a_failover_that_was_under_way_goes_on_when_the_power_returns() -> an
     );
 
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.whole_again(&["recorder-1"], 4).await?;
     for (camera, numbers) in fleet.recorded("recorder-1")? {

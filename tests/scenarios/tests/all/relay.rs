@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::process::Command;
 use understudy_core::{
     camera::Transport,
-    contract::api::{CameraView, Phase, ServerState, SnapshotView, SnapshotsView},
+    contract::api::{CameraView, Phase, SnapshotView, SnapshotsView},
     ids::ServerId,
     policy::{Policy, Range},
 };
@@ -149,18 +149,10 @@ async fn d2_a4_g2_live_view_follows_the_camera_and_nothing_is_recorded_on_the_fa
 
     // Back on standby it offers nothing.
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be on standby", |view| {
-            view.reached == view.assigned
-        })
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Completed).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     let nothing = refused(&during).await?;
     assert!(nothing.contains("404"), "{nothing}");
     play(&watched_at(&fleet, "cam-001", "recorder-1").await?).await?;

@@ -191,11 +191,7 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
     );
     licences_belong_to(&fleet, "spare-1").await?;
     // and the failover server is free for others.
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
 
     // When the original comes back from the dead, it stands down: it is no server of the fleet, and keeps its archive.
@@ -244,11 +240,7 @@ async fn h3_with_a_policy_of_remove_nothing_is_handed_to_the_new_server() -> any
 
     fleet.phase("spare-1", Phase::Completed).await?;
     fleet.films("spare-1", 4).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
     let own = fleet.files("spare-1", 4).await?;
     let handed_over = own

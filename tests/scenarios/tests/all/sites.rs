@@ -349,11 +349,7 @@ async fn i2_a1_a5_a6_a8_c2_three_domains_fail_over_by_themselves_and_not_because
                 .any(|warning| warning.contains("failover-harbour is in another domain"))
         })
         .await?;
-    site.fleet
-        .server("failover-summit", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    site.fleet.stands_by("failover-summit").await?;
 
     one_inland_then_both(&mut site).await?;
     the_host_is_cut_off(&mut site).await?;

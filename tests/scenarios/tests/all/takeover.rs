@@ -263,11 +263,7 @@ async fn c5_g1_a_server_that_comes_back_in_mid_takeover_ends_up_filming_again() 
         ended.steps
     );
     fleet.films("recorder-1", 4).await?;
-    fleet
-        .server("failover-1", "to stand by", |view| {
-            view.state == ServerState::Standby
-        })
-        .await?;
+    fleet.stands_by("failover-1").await?;
     fleet.rig.stop().await;
     Ok(())
 }
