@@ -34,6 +34,8 @@ pub enum Bug {
     ForgetIntent,
     /// A server throws files away that were not closed before it died.
     DropUnclosed,
+    /// The host does not tell a server that another one has taken its place for good.
+    UntoldOriginal,
 }
 
 /// Some are rare: it takes thousands of schedules to reach them.

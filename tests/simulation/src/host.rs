@@ -74,6 +74,12 @@ impl Host {
         self.outbox = backup.outbox;
     }
 
+    /// Whether another server has taken this one's place for good.
+    fn has_replaced(&self, id: &ServerId) -> bool {
+        let is_it = |record: &Record| matches!(record, Record::Gone(gone) if gone.server == *id);
+        self.records.values().any(is_it)
+    }
+
     /// Whether the database has the server.
     pub(crate) fn knows(&self, id: &ServerId) -> bool {
         let is_it = |record: &Record| matches!(record, Record::Server(server) if server.id == *id);
@@ -118,6 +124,8 @@ impl Host {
                 Effect::Delete(key) => {
                     self.records.remove(&key);
                 }
+                Effect::Assign(assignment)
+                    if bug == Some(Bug::UntoldOriginal) && self.has_replaced(&assignment.server) => {}
                 Effect::Assign(assignment) => self.outbox.push_back(Outgoing::Assign(assignment)),
                 Effect::Stage { server, bundle } => self.outbox.push_back(Outgoing::Stage(server, bundle)),
                 Effect::Emit(fact) => self.outbox.push_back(Outgoing::Emit(fact)),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use understudy_core::{
     contract::{
-        api::{CameraEdit, MaintenanceOrder, ServerEdit, StartMode},
+        api::{CameraEdit, MaintenanceOrder, Phase, ServerEdit, StartMode},
         heartbeat::{Storage, StorageState},
         rpc::OrchestratorRequest as Request,
     },
@@ -260,13 +260,7 @@ impl World {
     }
 
     fn switch_camera(&mut self, rng: &mut StdRng) {
-        let server = self
-            .scene
-            .recorders
-            .iter()
-            .choose(rng)
-            .expect("there is one")
-            .clone();
+        let server = self.scene.some_recorder(rng);
         let request = Request::EditCamera {
             camera: camera(&server, rng.gen_range(1..=3), 0).id,
             edit: CameraEdit {
@@ -278,13 +272,7 @@ impl World {
     }
 
     fn set_policy(&mut self, rng: &mut StdRng) {
-        let server = self
-            .scene
-            .recorders
-            .iter()
-            .choose(rng)
-            .expect("there is one")
-            .clone();
+        let server = self.scene.some_recorder(rng);
         let request = Request::SetPolicy {
             server: server.clone(),
             policy: scene::policy(rng),
@@ -294,13 +282,7 @@ impl World {
 
     /// A person switches over as planned, and whatever is lost by it is fine.
     fn drain(&mut self, rng: &mut StdRng) {
-        let server = self
-            .scene
-            .recorders
-            .iter()
-            .choose(rng)
-            .expect("there is one")
-            .clone();
+        let server = self.scene.some_recorder(rng);
         let request = Request::StartFailover {
             server: server.clone(),
             stand_in: None,
@@ -312,8 +294,7 @@ impl World {
 
     /// A camera has another address, and a person says so.
     fn change_device(&mut self, rng: &mut StdRng) {
-        let recorders = self.scene.recorders.iter();
-        let server = recorders.choose(rng).expect("there is one").clone();
+        let server = self.scene.some_recorder(rng);
         let request = Request::EditCamera {
             camera: camera(&server, rng.gen_range(1..=3), 0).id,
             edit: CameraEdit {
@@ -383,9 +364,17 @@ impl World {
     fn answer_offers(&mut self, rng: &mut StdRng) {
         let failovers = self.host.fleet.iter().flat_map(|fleet| fleet.failovers());
         let offering = failovers.filter(|failover| failover.overlay.open_offers().next().is_some());
-        let offering = offering.map(|failover| (failover.id.clone(), failover.server.clone()));
+        // A replacement is soon over, and so is the chance.
+        let offering = offering.map(|failover| {
+            let hurry = if failover.phase == Phase::Replacing {
+                0.5
+            } else {
+                0.05
+            };
+            (failover.id.clone(), failover.server.clone(), hurry)
+        });
         let offered = offering.choose(rng);
-        if let Some((failover, server)) = offered.filter(|_| rng.gen_bool(0.05)) {
+        if let Some((failover, server, _)) = offered.filter(|(.., hurry)| rng.gen_bool(*hurry)) {
             let request = Request::AnswerOffers {
                 failover,
                 cameras: Vec::new(),

@@ -47,7 +47,7 @@ impl World {
             if source.damaged {
                 damaged.push(damage(segment));
                 left -= 1;
-            } else if !self.faulty || self.chance(0.6) {
+            } else if !self.faulty || self.chance(self.arrives()) {
                 // On disk and durable before it counts as fetched.
                 let mut copy = source;
                 copy.synced = copy.frames;
@@ -80,6 +80,12 @@ impl World {
         if self.chance(0.3) {
             self.send(id, Packet::Restoration(report));
         }
+    }
+
+    /// How likely a file arrives in a turn. Where servers are replaced, handing over takes long enough for something
+    /// to happen meanwhile.
+    fn arrives(&self) -> f64 {
+        if self.replacing.is_some() { 0.15 } else { 0.6 }
     }
 
     fn manifest(&mut self, restore: &Restore, reader: &ServerId) -> Option<Manifest> {

@@ -13,8 +13,12 @@ impl World {
         };
         let failovers = self.host.fleet.iter().flat_map(|fleet| fleet.failovers());
         let running = failovers.filter(|failover| !failover.phase.is_final());
-        let server = running.choose(&mut rng).map(|failover| failover.server.clone());
-        if let Some(server) = server.filter(|_| rng.gen_bool(0.1)) {
+        // What was changed in devices is offered to whoever takes the place: seldom enough as it is.
+        let chosen = running.choose(&mut rng).map(|failover| {
+            let offers = failover.overlay.open_offers().next().is_some();
+            (failover.server.clone(), if offers { 0.5 } else { 0.1 })
+        });
+        if let Some((server, _)) = chosen.filter(|(_, how_likely)| rng.gen_bool(*how_likely)) {
             let spare = rng
                 .gen_bool(0.6)
                 .then(|| {

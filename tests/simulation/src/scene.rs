@@ -1,6 +1,6 @@
 //! Who takes part in a schedule, by its seed.
 
-use rand::{Rng, rngs::StdRng};
+use rand::{Rng, rngs::StdRng, seq::IteratorRandom};
 use understudy_core::{
     camera::{Camera, RecordingMode, Retention},
     contract::rpc::OrchestratorRequest as Request,
@@ -104,6 +104,12 @@ impl Scene {
         self.requests
             .push(Request::AddServer(server(&id, Mode::Recording, 10, rng)));
         self.recorders.push(id);
+    }
+
+    /// Any recording server.
+    pub(crate) fn some_recorder(&self, rng: &mut StdRng) -> ServerId {
+        let recorders = self.recorders.iter();
+        recorders.choose(rng).expect("there is one").clone()
     }
 
     /// Whether somebody has taken a server's place for good.

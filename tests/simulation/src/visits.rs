@@ -156,7 +156,9 @@ const PHASES: &[Phase] = &[
     Phase::TakingOver,
     Phase::Serving,
     Phase::Restoring,
+    Phase::Replacing,
     Phase::Completed,
+    Phase::Aborted,
 ];
 
 /// How often each fault struck in each phase.

@@ -56,3 +56,8 @@ fn a_schedule_that_fails_shrinks_to_a_short_one_that_fails_alike() {
     });
     assert!(shortened.count() > 0, "none of five became shorter");
 }
+
+#[test]
+fn an_original_that_is_not_told_of_its_replacement_is_caught() {
+    assert!(Bug::UntoldOriginal.is_caught(6));
+}
