@@ -17,7 +17,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     client::Connection,
-    commands::{camera, coverage, events, failover, license, pair, policy, replace, restoration, server},
+    commands::{
+        camera, coverage, disk, events, failover, license, pair, policy, replace, restoration, server,
+    },
     failure::Failure,
     service::{Service, ServiceArgs},
 };
@@ -53,6 +55,8 @@ enum Command {
     Camera(Group<camera::Command>),
     /// Which recording servers are protected, and what is missing
     Coverage(One<coverage::CoverageArgs>),
+    /// What recordings need of a disk; needs no host
+    Disk(One<disk::DiskArgs>),
     /// What happened, and what happens
     Events(One<events::EventsArgs>),
     /// Host: starts the service that sees which servers are alive
@@ -133,6 +137,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::License(LicenseArgs { service, .. }) => service::run(Service::License, service).await,
         Command::Camera(group) => camera::run(&group.connection, group.command).await,
         Command::Coverage(one) => coverage::run(&one.connection).await,
+        Command::Disk(one) => disk::run(&one.connection, &one.arguments),
         Command::Events(one) => events::run(&one.connection, one.arguments).await,
         Command::Monitor(arguments) => service::run(Service::Monitor, arguments).await,
         Command::Orchestrator(arguments) => service::run(Service::Orchestrator, arguments).await,

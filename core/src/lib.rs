@@ -23,6 +23,7 @@ pub mod policy;
 pub mod presence;
 pub mod reconcile;
 pub mod restoration;
+pub mod room;
 pub mod selection;
 pub mod server;
 pub mod settings;

@@ -574,6 +574,7 @@ impl Reconciler {
             spared: self.spared.keys().cloned().collect(),
             relay: None,
             right_to_act: None,
+            room: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use understudy_core::{
     contract::api::{ServerEdit, ServerView},
     ids::{DomainId, ServerId},
     server::{Mode, Server},
+    words::{length, size},
 };
 use understudy_runtime::seal::{FleetKey, SealError};
 
@@ -346,6 +347,25 @@ fn acts_and_why(view: &ServerView) -> String {
     format!("{}{}", acts(view), words.unwrap_or_default())
 }
 
+/// What is free for recordings, how fast it goes, and for how long a failover server could stand in.
+fn room(view: &ServerView) -> String {
+    let Some(room) = &view.room else {
+        return "-".to_owned();
+    };
+    let mut text = format!("{} free", size(room.bytes));
+    if let Some(rate) = room.bytes_per_second.filter(|rate| *rate > 0) {
+        text.push_str(&format!(", records {} an hour", size(rate.saturating_mul(3600))));
+    }
+    if let Some(stands_in) = &view.stands_in {
+        text.push_str(&format!(
+            "; enough to stand in for {} for {}",
+            stands_in.server,
+            length(stands_in.for_ms)
+        ));
+    }
+    text
+}
+
 fn detail(view: &ServerView) -> String {
     let mut lines = vec![
         format!("{}  {}", view.server.id, view.label),
@@ -364,6 +384,7 @@ fn detail(view: &ServerView) -> String {
         ),
         format!("service      {} {}", word(&view.package), view.package.evidence),
         format!("volume       {} {}", word(&view.storage), view.storage.evidence),
+        format!("room         {}", room(view)),
         format!("acts         {}", acts_and_why(view)),
         format!("sync         {}", view.server.sync_address),
     ];

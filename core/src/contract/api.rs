@@ -148,6 +148,21 @@ pub struct ServerView {
     /// is worth something; none from a server of before, or one that was not heard yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub right_to_act: Option<RightToAct>,
+    /// The room on its recording volume, by its last report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
+    /// For how long a failover server could record for those it is paired with, or for the one that it stands in for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_in: Option<StandsIn>,
+}
+
+/// For how long the room of a failover server lasts if it stands in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandsIn {
+    /// For whom: the one that fills it the fastest.
+    pub server: ServerId,
+    /// For how long, in milliseconds, at the rate at which that one recorded last.
+    pub for_ms: u64,
 }
 
 /// How a maintenance is to be: `servers/{id}/maintenance`. Either an end or a duration, 7 days at most.

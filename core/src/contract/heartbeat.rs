@@ -204,6 +204,20 @@ pub struct ServerReport {
     /// Whether it may act; none from a server of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub right_to_act: Option<RightToAct>,
+    /// The room on its recording volume, and how fast it goes; none from a server of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
+}
+
+/// Room on a recording volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes that are free, beyond what is kept free by configuration.
+    pub bytes: u64,
+    /// Bytes that the server's own recordings of the last ten minutes took per second, summed over the cameras that it
+    /// runs; none as long as none of them has a whole segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Whether a server has the right to act for the identity that it bears ([`crate::authority`]), by its own word of

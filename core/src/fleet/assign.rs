@@ -415,7 +415,7 @@ impl Fleet {
         }
     }
 
-    fn is_paired(&self, recording: &ServerId, stand_in: &ServerId) -> bool {
+    pub(super) fn is_paired(&self, recording: &ServerId, stand_in: &ServerId) -> bool {
         self.stand_ins.contains(stand_in)
             && match self
                 .protections

@@ -4,13 +4,14 @@ use super::{Fleet, Member};
 use crate::{
     camera::{Camera, Credentials},
     contract::{
-        api::{CameraView, DomainView, FailoverView, ServerState, ServerView},
+        api::{CameraView, DomainView, FailoverView, ServerState, ServerView, StandsIn},
         heartbeat::{CameraStatus, PackageState, RightToAct, ServerReport, StorageState},
     },
     coverage,
     failover::{Failover, Holding},
     ids::{CameraId, ServerId},
     policy::Pairing,
+    room,
     server::{Mode, Server},
     time::Moment,
 };
@@ -69,7 +70,37 @@ impl Fleet {
             warnings: self.warnings(member, cameras, protected),
             maintenance: self.maintenance_of(id).cloned(),
             right_to_act: right_to_act(member, now),
+            room: report.and_then(|report| report.room.clone()),
+            stands_in: self.stands_in(member),
             server,
+        })
+    }
+
+    /// For how long a failover server could stand in, whomever it hits; while it does, for how long it still can (K2).
+    fn stands_in(&self, member: &Member) -> Option<StandsIn> {
+        let id = &member.server.id;
+        let room = member.report.as_ref()?.room.as_ref()?;
+        if member.server.mode != Mode::Failover {
+            return None;
+        }
+        let rate = |member: &Member| member.report.as_ref()?.room.as_ref()?.bytes_per_second;
+        let (server, time) = match self.holding_of(id) {
+            Some((failover, _)) => {
+                let before = self.members.get(&failover.server).and_then(rate);
+                let rate = room.bytes_per_second.or(before)?;
+                room::shortest(room, std::iter::once((&failover.server, rate)))?
+            }
+            None => {
+                let paired = self.members.iter().filter(|(other, _)| self.is_paired(other, id));
+                room::shortest(
+                    room,
+                    paired.filter_map(|(other, member)| Some((other, rate(member)?))),
+                )?
+            }
+        };
+        Some(StandsIn {
+            server: server.clone(),
+            for_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
         })
     }
 

@@ -299,6 +299,7 @@ impl Rig {
             spared: Default::default(),
             relay: None,
             right_to_act: None,
+            room: None,
         };
         match &assignment.role {
             Role::Films(films) => {

@@ -322,6 +322,37 @@ impl Index {
         Ok(u64::try_from(bytes).unwrap_or(0))
     }
 
+    /// Bytes and milliseconds of what `own` recorded of a camera since a moment.
+    pub(super) fn recorded_since(
+        &self,
+        camera: &CameraId,
+        own: &ServerId,
+        since: Timestamp,
+    ) -> Answer<(u64, u64)> {
+        let sums = diesel::dsl::sql::<(diesel::sql_types::BigInt, diesel::sql_types::BigInt)>(
+            "COALESCE(SUM(bytes), 0), COALESCE(SUM(end_ms - start_ms), 0)",
+        );
+        let (bytes, millis): (i64, i64) = self.read(|connection| {
+            segments::table
+                .filter(
+                    segments::camera
+                        .eq(camera.as_str())
+                        .and(segments::start_ms.ge(since.0)),
+                )
+                .filter(
+                    segments::state
+                        .eq(CLOSED)
+                        .and(segments::recorded_by.eq(own.as_str())),
+                )
+                .select(sums)
+                .first(connection)
+        })?;
+        Ok((
+            u64::try_from(bytes).unwrap_or(0),
+            u64::try_from(millis).unwrap_or(0),
+        ))
+    }
+
     /// The oldest files of a camera, or of all: those that another server has still to fetch from `own`, or
     /// all others. A page of them, so that an archive of millions is never read whole.
     pub(super) fn oldest(

@@ -321,6 +321,25 @@ impl Archive {
         self.blocking(|archive| archive.index.bytes(None, None)).await
     }
 
+    /// Bytes per second that this server's own recordings of some cameras took since a moment, summed over them; none
+    /// if there are none. Gaps don't count.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Index`].
+    pub async fn rate(&self, cameras: Vec<CameraId>, since: Timestamp) -> Result<Option<u64>, ArchiveError> {
+        self.blocking(move |archive| {
+            let mut rate = None;
+            for camera in &cameras {
+                let (bytes, millis) = archive.index.recorded_since(camera, &archive.server, since)?;
+                if let Some(each) = bytes.saturating_mul(1000).checked_div(millis) {
+                    rate = Some(rate.unwrap_or(0_u64).saturating_add(each));
+                }
+            }
+            Ok(rate)
+        })
+        .await
+    }
+
     /// How many bytes are free on its volume, for anybody.
     ///
     /// # Errors

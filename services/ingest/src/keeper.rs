@@ -7,8 +7,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use understudy_core::{
     camera::Camera,
-    ids::{ErasureId, FailoverId},
+    contract::heartbeat::Room,
+    ids::{CameraId, ErasureId, FailoverId},
     reconcile::Input,
+    time::Timestamp,
 };
 use understudy_media::archive::{Archive, ArchiveError, Everything, Retained};
 use understudy_runtime::{Process, clock};
@@ -20,6 +22,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often room is made on a full volume: what is kept free lasts for seconds only where many cameras record and
 /// a failback comes in beside them.
 const MAKE_ROOM: Duration = Duration::from_secs(1);
+/// How often it is looked how much room there is, and how fast it goes: as often as the server reports by itself.
+const LOOK: Duration = Duration::from_secs(10);
+/// Recordings of this time say how fast room goes: ten minutes.
+const LOOK_BACK_MS: i64 = 600_000;
 
 /// The archive's keeper. Clones share it.
 #[derive(Clone)]
@@ -229,6 +235,7 @@ impl Keeper {
         config: &IngestConfig,
         cameras: watch::Receiver<Vec<Camera>>,
         volume: VolumeGauges,
+        room: watch::Sender<Option<Room>>,
     ) {
         let every = Duration::from_secs(config.retention_interval_seconds);
         let free = config.keep_free_mib.saturating_mul(1024 * 1024);
@@ -241,7 +248,8 @@ impl Keeper {
             let work = async {
                 let mut limits_due = tokio::time::interval(every);
                 let mut room_due = tokio::time::interval(MAKE_ROOM);
-                for due in [&mut limits_due, &mut room_due] {
+                let mut look_due = tokio::time::interval(LOOK);
+                for due in [&mut limits_due, &mut room_due, &mut look_due] {
                     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 }
                 loop {
@@ -252,6 +260,10 @@ impl Keeper {
                             keeper.measure(&volume).await;
                         }
                         _ = room_due.tick() => say_removed(keeper.archive.make_room(free).await),
+                        _ = look_due.tick() => {
+                            let run = cameras.borrow().iter().map(|camera| camera.id.clone()).collect();
+                            keeper.look(run, free, &volume, &room).await;
+                        }
                     }
                 }
             };
@@ -264,8 +276,29 @@ impl Keeper {
             Ok(total) => volume.archive.set(i64::try_from(total).unwrap_or(i64::MAX)),
             Err(error) => tracing::warn!(%error, "the archive's size is not known"),
         }
+    }
+
+    /// How much room there is beyond what is kept `free`, and how fast it goes.
+    async fn look(
+        &self,
+        cameras: Vec<CameraId>,
+        free: u64,
+        volume: &VolumeGauges,
+        room: &watch::Sender<Option<Room>>,
+    ) {
+        let since = Timestamp(clock::wall().0.saturating_sub(LOOK_BACK_MS));
+        let rate = self.archive.rate(cameras, since).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "how fast recordings fill the volume is not known");
+            None
+        });
         match self.archive.free_bytes().await {
-            Ok(free) => volume.free.set(i64::try_from(free).unwrap_or(i64::MAX)),
+            Ok(all) => {
+                volume.free.set(i64::try_from(all).unwrap_or(i64::MAX));
+                room.send_replace(Some(Room {
+                    bytes: all.saturating_sub(free),
+                    bytes_per_second: rate,
+                }));
+            }
             Err(error) => tracing::warn!(%error, "how much is free on the recording volume is not known"),
         }
     }

@@ -190,7 +190,8 @@ pub async fn run(
     let (wanted, wishes) = watch::channel(None);
     let (reports, published) = watch::channel(None);
     let (limits, cameras) = watch::channel(Vec::new());
-    keeper.retain(&config, cameras, metrics.volume());
+    let (measured, room) = watch::channel(None);
+    keeper.retain(&config, cameras, metrics.volume(), measured);
     let announced = relay.address();
     let tools = Tools {
         disk,
@@ -201,6 +202,7 @@ pub async fn run(
         wanted,
         reports,
         limits,
+        room,
         metrics,
         assigned,
         acting: acting.clone(),

@@ -19,7 +19,7 @@ use understudy_bus::{Incoming, Link};
 use understudy_core::{
     assignment::{Assignment, Role},
     camera::Camera,
-    contract::heartbeat::{CameraStatus, RightToAct, SealedBundle, ServerReport},
+    contract::heartbeat::{CameraStatus, RightToAct, Room, SealedBundle, ServerReport},
     ids::{CameraId, DomainId, FailoverId, Incarnation},
     reconcile::{Effect, Input, Persisted, Reconciler},
     settings::{Bundle, BundleHash},
@@ -49,6 +49,8 @@ pub(crate) struct Tools {
     pub(crate) reports: watch::Sender<Option<ServerReport>>,
     /// Cameras with their retention.
     pub(crate) limits: watch::Sender<Vec<Camera>>,
+    /// The room on the recording volume, as it was measured last.
+    pub(crate) room: watch::Receiver<Option<Room>>,
     pub(crate) metrics: Metrics,
     pub(crate) assigned: Condition,
     /// To be asked whether this server may act.
@@ -366,6 +368,7 @@ impl Shell {
         let report = ServerReport {
             relay: relay.map(|address| self.config.relay_url(address)),
             right_to_act: Some(self.tools.acting.shown()),
+            room: self.tools.room.borrow().clone(),
             ..report
         };
         self.tools.reports.send_replace(Some(report));

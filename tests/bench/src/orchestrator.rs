@@ -320,6 +320,7 @@ impl Fleet {
             spared: Default::default(),
             relay: None,
             right_to_act: None,
+            room: None,
         })
     }
 

@@ -264,6 +264,7 @@ impl Player {
             spared: Default::default(),
             relay: Default::default(),
             right_to_act: Default::default(),
+            room: Default::default(),
         })
     }
 

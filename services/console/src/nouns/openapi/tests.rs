@@ -12,9 +12,9 @@ use understudy_core::{
             CameraEdit, CameraField, CameraView, ChangeKind, Considered, DomainView, FailoverReason,
             FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, Offer, OfferState,
             Phase, Problem, ReasonKind, ReplacementCandidate, ReplacementView, ServerEdit, ServerState,
-            ServerView, SnapshotView, SnapshotsView, Step, TemporaryChange, Unreached,
+            ServerView, SnapshotView, SnapshotsView, StandsIn, Step, TemporaryChange, Unreached,
         },
-        heartbeat::{DamagedSegment, Evidence, Progress, RightToAct},
+        heartbeat::{DamagedSegment, Evidence, Progress, RightToAct, Room},
     },
     ids::ServerId,
     maintenance::Maintenance,
@@ -231,6 +231,14 @@ fn servers_and_cameras_are_as_described() {
                 held: false,
                 since: Some(Timestamp(1)),
                 why: "it bears no identity".into(),
+            }),
+            room: Some(Room {
+                bytes: 1,
+                bytes_per_second: Some(2),
+            }),
+            stands_in: Some(StandsIn {
+                server: id("recorder-1"),
+                for_ms: 3,
             }),
         },
     );
