@@ -69,8 +69,7 @@ async fn all_film(fleet: &Fleet) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn c1_each_trigger_starts_a_failover_where_it_is_on_and_none_where_it_is_off() -> anyhow::Result<()>
-{
+async fn c1_each_trigger_starts_a_failover_where_it_is_on_and_none_where_it_is_off() -> anyhow::Result<()> {
     let folder = folder()?;
     let archive = folder.path().join("recorder-3/data/archive");
     let volume = Volume::mounted_at(&archive, &folder.path().join("volume.img"), 256 << 20);
