@@ -31,6 +31,8 @@ use crate::{DemoError, api::Api, line::Line, ports, process::Process, sent::Simu
 pub const CAMERA_USER: &str = "operator";
 /// See [`CAMERA_USER`].
 pub const CAMERA_PASSWORD: &str = "only-for-the-demo";
+/// What viewers on other machines give as password to servers that are in a place of their own ([`Place`]).
+pub const RELAY_TOKEN: &str = "only-for-the-demo-and-good-for-nothing-else";
 /// The domain of everything that is not said to be in another.
 const DOMAIN: &str = "demo";
 
@@ -634,11 +636,18 @@ fn describe_server(
         Ok(process)
     };
     let ingest = part("ingest")?;
+    let relay = match &server.place {
+        Some(place) => format!(
+            "relay_listen = \"{}\"\nrelay_token = {RELAY_TOKEN:?}",
+            SocketAddr::new(place.address, 0)
+        ),
+        None => "relay_listen = \"127.0.0.1:0\"".to_owned(),
+    };
     let text = format!(
         "[broker]\nurl = {broker:?}\n\n[server]\nid = {id:?}\ndomain = {domain:?}\ndata = {data:?}\n\
          fleet_key_file = {key_file:?}\nmax_cameras = {max}\n\n\
          [agent]\ninterval_ms = {beat}\nmonitor_url = \"http://{monitor}\"\ningest_url = \"http://{ingest}\"\n\n\
-         [ingest]\nsegment_seconds = {segment}\nrelay_listen = \"127.0.0.1:0\"\n\n\
+         [ingest]\nsegment_seconds = {segment}\n{relay}\n\n\
          [sync]\nlisten = \"{sync_address}\"\n{extra}",
         broker = way.broker,
         id = server.id,

@@ -10,9 +10,11 @@ use understudy_core::{
         rpc::OrchestratorRequest as Request,
     },
     fleet::Input,
+    ids::FailoverId,
+    server::Mode,
 };
 
-use crate::rig::{Rig, automatic, server_id};
+use crate::rig::{Rig, automatic, server, server_id};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// After a second fault a server has to stay well for longer.
@@ -176,6 +178,71 @@ fn g4_what_a_failover_server_spared_is_fetched_even_after_the_end() {
     }));
     assert_eq!(rig.phase(), Phase::Completed);
     assert_eq!(rig.assignment("failover-1").erase_up_to.get(&id), Some(&2));
+}
+
+/// A failover that is over, by the word that everything had arrived up to a beginning.
+fn over() -> (Rig, FailoverId) {
+    let mut rig = Rig::restoring();
+    let epoch = rig.assignment("recorder-1").epoch;
+    let arrived = RestorationReport {
+        source: Some(server_id("failover-1")),
+        begun: Some(1),
+        ..rig.restoration_report(epoch, 10, true)
+    };
+    rig.step(Input::Restoration(arrived));
+    assert_eq!(rig.phase(), Phase::Completed);
+    let id = rig.newest().id;
+    (rig, id)
+}
+
+/// The failover server says that it has more of a failover than had arrived.
+fn spares(rig: &mut Rig, id: &FailoverId) {
+    let mut report = rig.obedient("failover-1");
+    report.closed.insert(id.clone());
+    report.spared.insert(id.clone());
+    rig.step(Input::Reported(report));
+}
+
+/// For as long as that lasts, it says what it waits for, and nothing is given up.
+fn waits_for_its_server(rig: &mut Rig, id: &FailoverId) {
+    rig.pass(60 * SECOND);
+    let view = rig.fleet.failovers().find(|failover| failover.id == *id);
+    let view = view.expect("it is kept").view();
+    let waits = "recorder-1 to be a recording server of the fleet again: recordings of it were not fetched";
+    assert_eq!((view.phase, view.waits_for.as_str()), (Phase::Completed, waits));
+    assert_eq!(rig.assignment("failover-1").erase_up_to.get(id), Some(&1));
+}
+
+#[test]
+fn g4_what_was_spared_waits_for_a_recording_server_that_was_removed_and_is_fetched_when_it_is_one_again() {
+    let (mut rig, id) = over();
+    rig.ok(Request::RemoveServer(server_id("recorder-1")));
+    spares(&mut rig, &id);
+    waits_for_its_server(&mut rig, &id);
+    rig.ok(Request::AddServer(server("recorder-1", Mode::Recording, 4)));
+    spares(&mut rig, &id);
+    assert_eq!(rig.phase(), Phase::Restoring);
+    assert_eq!(rig.newest().waits_for, "recorder-1 to be heard");
+}
+
+#[test]
+fn g4_what_was_spared_waits_for_a_recording_server_that_was_replaced() {
+    let (mut rig, id) = over();
+    rig.ok(Request::StartFailover {
+        server: server_id("recorder-1"),
+        stand_in: None,
+        by: "anna".to_owned(),
+        mode: StartMode::Manual,
+    });
+    rig.obeys("failover-2");
+    rig.confirm(Request::Replace {
+        server: server_id("recorder-1"),
+        successor: None,
+        by: "anna".to_owned(),
+    });
+    rig.obeys("failover-2");
+    spares(&mut rig, &id);
+    waits_for_its_server(&mut rig, &id);
 }
 
 #[test]

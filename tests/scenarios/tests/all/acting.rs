@@ -191,7 +191,68 @@ async fn c4_e2_e3_of_a_server_that_hangs_and_its_stand_in_at_most_one_may_act() 
         .iter()
         .find(|said| said.whose == 0 && said.at > goes_on && said.acts.is_some());
     assert_eq!(first.expect("it answers").acts, Some(false), "{first:?}");
+    holder_and_orchestrator_die(&mut fleet, &watch).await?;
+    orchestrator_dies_while_handing_back(&mut fleet, &watch).await?;
     watch.never_two();
     fleet.rig.stop().await;
     Ok(())
+}
+
+/// The holder is killed, and then the orchestrator, before it could grant anybody anything: the failover server films,
+/// and nobody acts until the orchestrator is back and the lease is over.
+async fn holder_and_orchestrator_die(fleet: &mut Fleet, watch: &Watch) -> anyhow::Result<()> {
+    let killed = Instant::now();
+    fleet.rig.server("recorder-1").ingest.kill();
+    eventually("failover-1 to film", PATIENCE, async || {
+        let all = watch.all();
+        let last = all.iter().rfind(|said| said.whose == 1);
+        match last.is_some_and(|said| said.at > killed && said.records == 4) {
+            true => Ok(()),
+            false => Err(format!("{last:?}")),
+        }
+    })
+    .await?;
+    fleet.rig.host.orchestrator.kill();
+    tokio::time::sleep(OUTLAST + LEASE).await;
+    let acted = |said: &Said| said.at > killed + Duration::from_millis(500) && said.acts == Some(true);
+    let all = watch.all();
+    assert!(
+        !all.iter().any(acted),
+        "{:?}",
+        all.iter().find(|said| acted(said))
+    );
+    let last = all.iter().rfind(|said| said.whose == 1);
+    assert_eq!(last.map(|said| said.records), Some(4), "it films: {last:?}");
+
+    let started = Instant::now();
+    fleet.rig.host.orchestrator.start()?;
+    watch
+        .until("failover-1 to be granted the right", [None, Some(true)])
+        .await?;
+    let all = watch.all();
+    let granted = all.iter().find(|said| acted(said)).expect("it is granted it");
+    assert!(granted.at > started && granted.whose == 1, "{granted:?}");
+    fleet.phase("recorder-1", Phase::Serving).await.map(drop)
+}
+
+/// The orchestrator is killed while the right goes back: it ends up with the recording server, and nobody else has it.
+async fn orchestrator_dies_while_handing_back(fleet: &mut Fleet, watch: &Watch) -> anyhow::Result<()> {
+    fleet.rig.server("recorder-1").ingest.start()?;
+    fleet.is_back("recorder-1").await?;
+    fleet.rig.api.stop_failover("recorder-1").await?;
+    fleet
+        .failover("recorder-1", "to be handed back", |view| {
+            matches!(view.phase, Phase::Restoring | Phase::Completed)
+        })
+        .await?;
+    fleet.rig.host.orchestrator.kill();
+    fleet.rig.host.orchestrator.start()?;
+    fleet.phase("recorder-1", Phase::Completed).await?;
+    watch
+        .until(
+            "recorder-1 to have the right in the end",
+            [Some(true), Some(false)],
+        )
+        .await
+        .map(drop)
 }

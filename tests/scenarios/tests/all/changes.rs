@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use reqwest::Method;
 use serde_json::{Value, json};
 use understudy_core::{
-    contract::api::{Phase, Problem, ServerState},
+    contract::api::{FailoverView, Phase, Problem, ServerState},
     ids::ServerId,
 };
 use understudy_demo::{
@@ -25,6 +25,12 @@ async fn command(rig: &Rig, arguments: &[&str]) -> anyhow::Result<Output> {
     Ok(tokio::time::timeout(PATIENCE, output).await??)
 }
 
+async fn told(rig: &Rig, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = command(rig, arguments).await?;
+    anyhow::ensure!(output.status.success(), "{arguments:?}: {output:?}");
+    Ok(())
+}
+
 async fn archive_is_empty(fleet: &mut Fleet, server: &str) -> anyhow::Result<()> {
     let archive = fleet.rig.server(server).archive();
     eventually(
@@ -39,39 +45,45 @@ async fn archive_is_empty(fleet: &mut Fleet, server: &str) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Changes something of a recording server during a failover that serves: nothing happens but a warning that says what
+/// it would cost; confirmed, the failover is interrupted, and what the failover server recorded is erased.
+async fn asks_and_then_interrupts(fleet: &mut Fleet, change: &[&str]) -> anyhow::Result<FailoverView> {
+    let served = fleet.phase("recorder-1", Phase::Serving).await?;
+    let stand_in = served.stand_in.clone().unwrap_or_else(|| panic!("{served:?}"));
+    fleet.files(stand_in.as_str(), 4).await?;
+    let asked = command(&fleet.rig, change).await?;
+    let words = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(2), "{change:?}: {words}");
+    let lost = format!("everything that {stand_in} recorded is lost");
+    for part in ["would be interrupted", &lost, "--yes"] {
+        assert!(
+            words.contains(part),
+            "{change:?}: {part:?} is missing in: {words}"
+        );
+    }
+    assert_eq!(fleet.phase("recorder-1", Phase::Serving).await?.id, served.id);
+
+    let done = command(&fleet.rig, &[change, &["--yes"]].concat()).await?;
+    let words = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(0), "{change:?}: {words}");
+    archive_is_empty(fleet, stand_in.as_str()).await?;
+    let all = fleet.rig.api.failovers().await?;
+    let ended = all.into_iter().find(|view| view.id == served.id);
+    assert!(
+        ended.as_ref().is_some_and(|view| view.phase == Phase::Aborted),
+        "{change:?}: {ended:?}"
+    );
+    Ok(served)
+}
+
 #[tokio::test]
-async fn g7_editing_failover_settings_during_a_failover_asks_and_then_interrupts_it() -> anyhow::Result<()> {
+async fn g7_what_would_interrupt_a_failover_asks_and_then_interrupts_it() -> anyhow::Result<()> {
     // Given a failover that serves,
     let mut fleet = Fleet::filming(plan()).await?;
     fleet.rig.server("recorder-1").kill();
-    let first = fleet.phase("recorder-1", Phase::Serving).await?;
-    fleet.files("failover-1", 4).await?;
-
-    // when somebody changes its settings, nothing happens but a warning that says what it would cost;
-    let change = ["policy", "recorder-1", "--disconnection", "2s"];
-    let asked = command(&fleet.rig, &change).await?;
-    let words = String::from_utf8_lossy(&asked.stderr).into_owned();
-    assert_eq!(asked.status.code(), Some(2), "{words}");
-    for part in ["would be interrupted", "failover-1 recorded is lost", "--yes"] {
-        assert!(words.contains(part), "{part:?} is missing in: {words}");
-    }
-    assert_eq!(fleet.phase("recorder-1", Phase::Serving).await?.id, first.id);
-
-    // confirmed, it is interrupted, and what the failover server recorded is erased;
-    let done = command(&fleet.rig, &[&change[..], &["--yes"]].concat()).await?;
-    let words = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert_eq!(done.status.code(), Some(0), "{words}");
-    assert!(
-        String::from_utf8_lossy(&done.stdout).contains("2.000 s"),
-        "{done:?}"
-    );
-    archive_is_empty(&mut fleet, "failover-1").await?;
-    let ended = fleet.rig.api.failovers().await?;
-    let ended = ended.iter().find(|view| view.id == first.id).cloned();
-    assert!(
-        ended.as_ref().is_some_and(|view| view.phase == Phase::Aborted),
-        "{ended:?}"
-    );
+    // when somebody edits its failover settings, it is interrupted once that is confirmed,
+    let edit = ["policy", "recorder-1", "--disconnection", "2s"];
+    let first = asks_and_then_interrupts(&mut fleet, &edit).await?;
     // and since its server is still dead, another failover films, by the new settings.
     let second = fleet
         .failover("recorder-1", "to serve again", |view| {
@@ -79,8 +91,42 @@ async fn g7_editing_failover_settings_during_a_failover_asks_and_then_interrupts
         })
         .await?;
     assert!(second.detection_ms >= 2000, "{second:?}");
-    let stand_in = second.stand_in.clone().unwrap_or_else(|| panic!("{second:?}"));
-    fleet.films(stand_in.as_str(), 4).await?;
+
+    // Asked through the API, the answer is 409 with what would be lost, and a token that is good for this only.
+    let client = reqwest::Client::new();
+    let address = format!("http://{}/api/v1/servers/recorder-1", fleet.rig.api_address);
+    let switch = json!({ "mode": "inactive" });
+    let refused = client.patch(&address).json(&switch).send().await?;
+    assert_eq!(refused.status(), 409);
+    let problem: Problem = refused.json().await?;
+    assert!(
+        problem.confirmation.is_some() && problem.detail.contains("recorded is lost"),
+        "{problem:?}"
+    );
+    let token = problem.confirmation.unwrap_or_default();
+    let other = client
+        .delete(format!("{address}?confirmation={token}"))
+        .send()
+        .await?;
+    assert_eq!(other.status(), 409, "a token for another request");
+    // The server's mode is switched, it is disabled, and deleted, each in the middle of a failover.
+    let inactive = ["server", "edit", "recorder-1", "--mode", "inactive"];
+    asks_and_then_interrupts(&mut fleet, &inactive).await?;
+    told(
+        &fleet.rig,
+        &["server", "edit", "recorder-1", "--mode", "recording"],
+    )
+    .await?;
+    told(&fleet.rig, &["failover", "start", "recorder-1"]).await?;
+    asks_and_then_interrupts(&mut fleet, &["server", "disable", "recorder-1"]).await?;
+    told(&fleet.rig, &["server", "enable", "recorder-1"]).await?;
+    told(&fleet.rig, &["failover", "start", "recorder-1"]).await?;
+    asks_and_then_interrupts(&mut fleet, &["server", "remove", "recorder-1"]).await?;
+    let servers = fleet.rig.api.servers().await?;
+    assert!(!servers.iter().any(|view| view.server.id.as_str() == "recorder-1"));
+    for server in ["failover-1", "failover-2"] {
+        fleet.stands_by(server).await?;
+    }
     fleet.rig.stop().await;
     Ok(())
 }

@@ -2,7 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use understudy_core::{contract::api::Phase, policy::Policy};
+use understudy_core::{
+    contract::{api::Phase, heartbeat::PackageState},
+    policy::Policy,
+    trigger::STABILITY,
+};
 use understudy_demo::{
     frames,
     keep::Keeper,
@@ -100,7 +104,8 @@ async fn g2_the_failover_servers_recorder_dies_while_it_hands_back() -> anyhow::
 }
 
 #[tokio::test]
-async fn c4_a_crashed_recording_service_is_a_reason_of_its_own() -> anyhow::Result<()> {
+async fn c4_c5_g1_a_crashed_recording_service_is_a_reason_of_its_own_and_a_person_ends_it()
+-> anyhow::Result<()> {
     let policy = Policy {
         on_package: true,
         on_disconnection: false,
@@ -115,6 +120,23 @@ async fn c4_a_crashed_recording_service_is_a_reason_of_its_own() -> anyhow::Resu
     );
     assert!(!failover.reason.evidence.is_empty(), "c7: {:?}", failover.reason);
     fleet.films("failover-1", 4).await?;
+
+    // Its reason clears, and without "stop automatically" nothing follows from that: well again, it stands by.
+    assert!(!fleet.rig.plan.policy.stop_automatically);
+    fleet.rig.server("recorder-1").ingest.start()?;
+    fleet.is_back("recorder-1").await?;
+    fleet
+        .server("recorder-1", "to be well", |view| {
+            view.package.state == PackageState::Running
+        })
+        .await?;
+    tokio::time::sleep(STABILITY * 4).await;
+    let now = fleet.phase("recorder-1", Phase::Serving).await?;
+    assert_eq!((&now.id, now.waits_for.as_str()), (&failover.id, ""));
+    fleet.films("recorder-1", 0).await?;
+    fleet.films("failover-1", 4).await?;
+    fleet.rig.api.stop_failover("recorder-1").await?;
+    fleet.whole_again(&["recorder-1"], 4).await?;
     fleet.rig.stop().await;
     Ok(())
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use understudy_core::{
     contract::api::{Phase, ServerState},
     policy::{Failback, Policy, Range},
+    words::{length, size},
 };
 use understudy_demo::{frames, rig::Plan};
 use understudy_scenarios::{Fleet, PATIENCE, assert_only_takeovers_missing, plan};
@@ -192,6 +193,72 @@ async fn g5_a_stopped_restoration_removes_what_was_not_transferred() -> anyhow::
     })
     .await?;
     fleet.films("recorder-1", 4).await?;
+    fleet.rig.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn g5_what_would_not_arrive_is_named_by_time_and_bytes_and_what_has_arrived_stays() -> anyhow::Result<()>
+{
+    // Given a failback of which one recording can't be had: whoever opens its file waits for good.
+    let mut fleet = served(plan()).await?;
+    let archive = fleet.rig.server("failover-1").archive();
+    let files = fleet.files("failover-1", 8).await?;
+    fleet.rig.server("failover-1").sync.kill();
+    fleet.rig.server("recorder-1").start()?;
+    fleet.is_back("recorder-1").await?;
+    fleet.rig.api.stop_failover("recorder-1").await?;
+    fleet.phase("recorder-1", Phase::Restoring).await?;
+    fleet.films("failover-1", 0).await?;
+    let stuck = &files[0];
+    let bytes = std::fs::metadata(stuck)?.len();
+    let aside = fleet.rig.plan.folder.join("aside.mp4");
+    std::fs::rename(stuck, &aside)?;
+    nix::unistd::mkfifo(stuck, nix::sys::stat::Mode::S_IRUSR)?;
+    fleet.rig.server("failover-1").sync.start()?;
+    let fetched = fleet
+        .failover("recorder-1", "to have all but one", |view| {
+            let progress = view.progress;
+            progress.segments_total >= 8 && progress.segments_done + 1 == progress.segments_total
+        })
+        .await?;
+    assert_eq!(fetched.progress.bytes_total - fetched.progress.bytes_done, bytes);
+
+    // When a person wants to stop it, that one is named: how long it is, and how large.
+    let path = format!("failovers/{}/restoration/stop", fetched.id);
+    let nobody = serde_json::json!({});
+    let (warned, _): (_, serde_json::Value) = fleet
+        .rig
+        .api
+        .confirm(reqwest::Method::POST, &path, Some(&nobody))
+        .await?;
+    let left = fetched.progress.recorded_ms_total - fetched.progress.recorded_ms_done;
+    assert!((1_000..20_000).contains(&left), "{left} ms of one camera");
+    let named = format!(
+        "{} of recordings, summed over cameras, is lost ({} in 1 segment(s))",
+        length(left),
+        size(bytes)
+    );
+    assert!(warned.detail.contains(&named), "{named}: {}", warned.detail);
+
+    // Then just that is lost, which is said to the end; what has arrived stays.
+    let ended = fleet.phase("recorder-1", Phase::Completed).await?;
+    assert!(
+        ended.steps.iter().any(|step| step.what.contains(&named)),
+        "{:?}",
+        ended.steps
+    );
+    fleet.stands_by("failover-1").await?;
+    fleet.rig.server("failover-1").sync.kill();
+    assert_eq!(frames::files(&archive)?, []);
+    let arrived = frames::files(&fleet.rig.server("recorder-1").archive())?;
+    for file in &files[1..] {
+        let name = file.strip_prefix(&archive)?;
+        assert!(
+            arrived.iter().any(|(_, path)| path.ends_with(name)),
+            "{name:?}: {arrived:?}"
+        );
+    }
     fleet.rig.stop().await;
     Ok(())
 }

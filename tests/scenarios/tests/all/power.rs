@@ -18,6 +18,10 @@ enum Part {
     Server(&'static str),
 }
 
+/// For how long the cameras boot after everything else, where they come last, unless `UNDERSTUDY_DARK_SECONDS` says
+/// otherwise: longer than a host that has just started holds its judgement back.
+const CAMERAS_BOOT: Duration = Duration::from_secs(20);
+
 use Part::{Broker, Cameras, Host, Server};
 
 fn lights_out(fleet: &mut Fleet) {
@@ -45,9 +49,19 @@ async fn boots(fleet: &mut Fleet, part: Part) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn cameras_boot() -> Duration {
+    std::env::var("UNDERSTUDY_DARK_SECONDS")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok())
+        .map_or(CAMERAS_BOOT, Duration::from_secs)
+}
+
 /// In this order, one late after the other.
 async fn lights_on(fleet: &mut Fleet, order: &[Part]) -> anyhow::Result<()> {
     for part in order {
+        if matches!((part, order.last()), (Cameras, Some(Cameras))) {
+            sleep(cameras_boot()).await;
+        }
         boots(fleet, *part).await?;
         sleep(LATE).await;
     }

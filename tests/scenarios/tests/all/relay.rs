@@ -36,7 +36,7 @@ pub(crate) fn picture_in(archive: &Path, picture: &SnapshotView) -> PathBuf {
 }
 
 /// Where a camera can be watched, once that is at `server`.
-async fn watched_at(fleet: &Fleet, camera: &str, server: &str) -> anyhow::Result<String> {
+pub(crate) async fn watched_at(fleet: &Fleet, camera: &str, server: &str) -> anyhow::Result<String> {
     let what = format!("{camera} can be watched at {server}");
     let relay = eventually(&what, PATIENCE, async || {
         let path = format!("cameras/{camera}");
@@ -54,9 +54,21 @@ async fn watched_at(fleet: &Fleet, camera: &str, server: &str) -> anyhow::Result
     Ok(relay.await?)
 }
 
-/// What ffmpeg makes of two seconds of it: decodes every picture, and complains of none.
 async fn play(url: &str) -> anyhow::Result<()> {
-    let output = Command::new("ffmpeg")
+    play_from(&[], url).await
+}
+
+/// A program, in another place if `enter` leads there.
+fn program(enter: &[String], name: &str) -> Command {
+    let mut words = enter.iter().map(String::as_str).chain([name]);
+    let mut command = Command::new(words.next().unwrap_or(name));
+    command.args(words);
+    command
+}
+
+/// What ffmpeg makes of two seconds of it: decodes every picture, and complains of none.
+pub(crate) async fn play_from(enter: &[String], url: &str) -> anyhow::Result<()> {
+    let output = program(enter, "ffmpeg")
         .args(["-v", "error", "-rtsp_transport", "tcp", "-i", url])
         .args(["-frames:v", "30", "-f", "null", "-"])
         .kill_on_drop(true)
@@ -74,7 +86,12 @@ async fn play(url: &str) -> anyhow::Result<()> {
 
 /// What ffprobe says of an address at which there is nothing.
 async fn refused(url: &str) -> anyhow::Result<String> {
-    let output = Command::new("ffprobe")
+    refused_from(&[], url).await
+}
+
+/// The same from another place.
+pub(crate) async fn refused_from(enter: &[String], url: &str) -> anyhow::Result<String> {
+    let output = program(enter, "ffprobe")
         .args(["-v", "error", "-rtsp_transport", "tcp", url])
         .kill_on_drop(true)
         .output();

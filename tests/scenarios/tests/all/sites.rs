@@ -12,7 +12,7 @@ use understudy_core::{
 };
 use understudy_demo::{
     process::Process,
-    rig::{Plan, Rig, ServerPlan, camera_name},
+    rig::{Plan, RELAY_TOKEN, Rig, ServerPlan, camera_name},
 };
 use understudy_runtime::testing::left_out;
 use understudy_scenarios::{
@@ -20,6 +20,8 @@ use understudy_scenarios::{
     network::{Network, Quality},
     plan,
 };
+
+use crate::relay::{play_from, refused_from, watched_at};
 
 fn pairing(servers: &[&str]) -> anyhow::Result<Pairing> {
     let ids: Result<BTreeSet<ServerId>, _> = servers.iter().map(|id| ServerId::new(*id)).collect();
@@ -308,7 +310,7 @@ impl Domains {
 }
 
 #[tokio::test]
-async fn i2_a1_a5_a6_a8_c2_three_domains_fail_over_by_themselves_and_not_because_the_host_is_cut_off()
+async fn i2_a1_a5_a6_a8_c2_d1_three_domains_fail_over_by_themselves_and_not_because_the_host_is_cut_off()
 -> anyhow::Result<()> {
     let network = match Network::of(2) {
         Ok(network) => network,
@@ -360,12 +362,27 @@ async fn i2_a1_a5_a6_a8_c2_three_domains_fail_over_by_themselves_and_not_because
     assert_eq!(stand_in(&failover), "failover-summit", "{:?}", failover.selection);
     site.fleet.rig.server("recorder-3").start()?;
     site.fleet.whole_again(&["recorder-3"], 2).await?;
+    the_summit_goes_dark(&mut site).await?;
     site.fleet.rig.stop().await;
     Ok(())
 }
 
+/// Live view from another machine, in another domain: with the token, and not without.
+async fn watched_from_the_summit(site: &Domains, camera: &str, server: &str) -> anyhow::Result<()> {
+    let address = watched_at(&site.fleet, camera, server).await?;
+    let with = |token: &str| address.replacen("rtsp://", &format!("rtsp://viewer:{token}@"), 1);
+    let there = site.network.namespaces[SUMMIT].enter();
+    assert!(!there.is_empty(), "the viewer is on another machine");
+    for stranger in [address.clone(), with("guessed-and-therefore-wrong-of-course")] {
+        let refused = refused_from(&there, &stranger).await?;
+        assert!(refused.contains("401"), "{stranger}: {refused}");
+    }
+    play_from(&there, &with(RELAY_TOKEN)).await
+}
+
 /// The same domain first, and another when that is taken.
 async fn one_inland_then_both(site: &mut Domains) -> anyhow::Result<()> {
+    watched_from_the_summit(site, "recorder-2-0", "recorder-2").await?;
     let fleet = &mut site.fleet;
     fleet.rig.server("recorder-1").kill();
     let failover = fleet.phase("recorder-1", Phase::Serving).await?;
@@ -388,6 +405,8 @@ async fn one_inland_then_both(site: &mut Domains) -> anyhow::Result<()> {
         failover.selection
     );
     fleet.films("failover-harbour", 2).await?;
+    watched_from_the_summit(site, "recorder-2-0", "failover-harbour").await?;
+    let fleet = &mut site.fleet;
     fleet.rig.server("recorder-1").start()?;
     fleet.rig.server("recorder-2").start()?;
     // The recordings of the second cross the domains.
@@ -396,6 +415,34 @@ async fn one_inland_then_both(site: &mut Domains) -> anyhow::Result<()> {
         assert!(gaps(&numbers).len() <= 1, "{camera}: {:?}", gaps(&numbers));
     }
     Ok(())
+}
+
+/// Everybody on the summit dies at once: for the host that is no different from a line that is cut, so it takes itself
+/// for blind there, until a failover server inland, which looks over a line of its own, has found nobody either.
+async fn the_summit_goes_dark(site: &mut Domains) -> anyhow::Result<()> {
+    for server in ["recorder-3", "failover-summit"] {
+        site.fleet.rig.server(server).kill();
+    }
+    let failover = site.fleet.phase("recorder-3", Phase::Serving).await?;
+    assert!(
+        ["failover-harbour", "failover-inland"].contains(&stand_in(&failover)),
+        "{:?}",
+        failover.selection
+    );
+    assert!(
+        failover.detection_ms >= 15_000,
+        "as after any other blindness: {} ms",
+        failover.detection_ms
+    );
+    let evidence = &failover.reason.evidence;
+    assert!(
+        evidence.iter().any(|line| line.observer == "failover-inland"),
+        "c7: {evidence:?}"
+    );
+    for server in ["recorder-3", "failover-summit"] {
+        site.fleet.rig.server(server).start()?;
+    }
+    site.fleet.whole_again(&["recorder-3"], 2).await
 }
 
 /// Routes are cut: nobody is dead but the one who is.

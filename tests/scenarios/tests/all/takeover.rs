@@ -102,7 +102,7 @@ async fn c1_without_automatic_failover_nothing_happens_until_a_person_asks() -> 
 }
 
 #[tokio::test]
-async fn a3_a_second_failure_waits_until_the_failover_server_is_free() -> anyhow::Result<()> {
+async fn a3_g3_a_second_failure_waits_until_the_failover_server_is_free() -> anyhow::Result<()> {
     let servers = vec![
         ServerPlan::recording("recorder-1", "North gate", 10),
         ServerPlan::recording("recorder-2", "South gate", 10),
@@ -144,12 +144,28 @@ async fn a3_a_second_failure_waits_until_the_failover_server_is_free() -> anyhow
     let waiting = fleet.phase("recorder-2", Phase::Selecting).await?;
     assert!(!waiting.waits_for.is_empty(), "{waiting:?}");
 
-    // The first one comes back and is handed its recordings: then the second one's turn has come.
+    // The first one comes back; for as long as it is handed its recordings, nothing is done for the second one.
+    fleet.rig.server("failover-1").sync.kill();
     fleet.rig.server("recorder-1").start()?;
-    fleet
-        .server("recorder-1", "to be heard", |view| view.reached == view.assigned)
-        .await?;
+    fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
+    fleet.phase("recorder-1", Phase::Restoring).await?;
+    fleet.films("failover-1", 0).await?;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let waiting = fleet.phase("recorder-2", Phase::Selecting).await?;
+    assert!(
+        waiting.stand_in.is_none() && waiting.waits_for.contains("failover-1"),
+        "g3: {waiting:?}"
+    );
+    let view = fleet.rig.api.server("recorder-2").await?;
+    assert!(!view.protected, "g3: {view:?}");
+    let busy = fleet.rig.api.server("failover-1").await?;
+    assert!(
+        busy.state != ServerState::Standby && busy.filming == 0,
+        "g3: {busy:?}"
+    );
+    // Then the second one's turn has come.
+    fleet.rig.server("failover-1").sync.start()?;
     fleet.phase("recorder-1", Phase::Completed).await?;
     let served = fleet.phase("recorder-2", Phase::Serving).await?;
     assert_eq!(served.stand_in, Some(ServerId::new("failover-1")?));
