@@ -9,7 +9,7 @@ FAILURE ?= kill
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test simulation soak requirements check bench images up down containers clean
+.PHONY: help setup build demo test simulation soak requirements check bench dashboards images up down containers clean
 
 help: ## Say what there is
 	@echo 'Understudy: keeps video surveillance filming when a recording server fails.'
@@ -44,6 +44,11 @@ check: setup ## Formatting, lints, documentation, dependencies
 
 bench: build ## Measure what is promised in numbers, beside its peers
 	target/debug/understudy-bench $(ARGS)
+
+dashboards: build ## Draw the dashboards with the data of a real failover, to look at their layout
+	mkdir -p target/dashboards
+	UNDERSTUDY_PANEL_ANSWERS=$(CURDIR)/target/dashboards/answers.json scripts/test -E 'test(/f5_a1_each_panel/)'
+	node dashboards/draw/draw.mjs target/dashboards/answers.json target/dashboards
 
 images: ## Build the container image, by Docker or podman
 	@scripts/images

@@ -159,9 +159,12 @@ fn text(value: &Value) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Names a variable that has no value.
-pub fn filled(query: &str, values: &[(&str, &str)]) -> anyhow::Result<String> {
+pub fn filled<T: AsRef<str>>(query: &str, values: &[(&str, T)]) -> anyhow::Result<String> {
     // The longest first, since Grafana's own begin like one another.
-    let mut values = values.to_vec();
+    let mut values: Vec<_> = values
+        .iter()
+        .map(|(name, value)| (*name, value.as_ref()))
+        .collect();
     values.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     let mut query = query.to_owned();
     for (name, value) in values {

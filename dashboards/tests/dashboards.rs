@@ -4,12 +4,13 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use anyhow::{Context, ensure};
 use understudy_dashboards::{Panel, alerts, dashboards, folder, rule_files};
+use understudy_runtime::testing::left_out;
 
 fn promtool(arguments: &[&Path]) -> anyhow::Result<Output> {
     let words = arguments.iter().map(|argument| argument.as_os_str());
@@ -98,6 +99,75 @@ fn f5_each_alert_has_a_runbook_and_is_tested_both_ways() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Grafana's own types, as `scripts/tools` fetches them; none where they could not be had.
+fn schema(files: &[PathBuf]) -> anyhow::Result<Option<Output>> {
+    let tools = folder().join("../target/tools/grafana");
+    if !tools.join("node_modules/@grafana/schema").exists() || !tools.join("node_modules/typescript").exists()
+    {
+        left_out(
+            "Grafana's own schema: @grafana/schema is not in target/tools (scripts/tools fetches it, with npm)",
+        );
+        return Ok(None);
+    }
+    let mut node = Command::new("node");
+    node.arg(folder().join("schema/check.mjs")).arg(tools).args(files);
+    let output = node.output().context("node is not here, although npm was")?;
+    Ok(Some(output))
+}
+
+#[test]
+fn f5_dashboards_are_what_grafana_s_own_schema_says() -> anyhow::Result<()> {
+    let files: Vec<PathBuf> = ["failover", "fleet", "server", "services"]
+        .map(|name| folder().join("grafana").join(name).with_extension("json"))
+        .to_vec();
+    if let Some(output) = schema(&files)? {
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn f5_a_dashboard_that_grafana_would_not_know_fails_its_schema() -> anyhow::Result<()> {
+    let copy = tempfile::tempdir()?;
+    let text = fs::read_to_string(folder().join("grafana/fleet.json"))?;
+    let mistakes = [
+        // A value that there is not, an option of another kind of panel, a field that there is not.
+        (r#""showPoints": "never""#, r#""showPoints": "seldom""#, "seldom"),
+        (
+            r#""colorMode": ""#,
+            r#""lineWidth": 3, "colorMode": ""#,
+            "lineWidth",
+        ),
+        (r#""refresh": "10s""#, r#""refreshed": "10s""#, "refreshed"),
+    ];
+    let mut files = Vec::new();
+    for (number, (good, bad, _)) in mistakes.iter().enumerate() {
+        ensure!(text.contains(good), "{good} is not in the dashboard any more");
+        let file = copy.path().join(format!("mistake-{number}.json"));
+        fs::write(&file, text.replacen(good, bad, 1))?;
+        files.push(file);
+    }
+    let Some(output) = schema(&files)? else {
+        return Ok(());
+    };
+    assert!(!output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for (number, (_, _, named)) in mistakes.iter().enumerate() {
+        let of_this = said
+            .lines()
+            .filter(|line| line.contains(&format!("mistake-{number}.json")));
+        ensure!(
+            of_this.clone().any(|line| line.contains(named)),
+            "{named}: {said}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn f5_dashboards_are_laid_out_without_overlap_and_say_what_they_show() -> anyhow::Result<()> {
     let dashboards = dashboards()?;
@@ -142,6 +212,7 @@ fn f5_dashboards_are_laid_out_without_overlap_and_say_what_they_show() -> anyhow
 }
 
 fn well_made(panel: &Panel) -> anyhow::Result<()> {
+    ensure!(panel.place.width > 0 && panel.place.height > 0, "it has no size");
     ensure!(panel.place.x + panel.place.width <= 24, "wider than the page");
     if panel.kind == "row" {
         return Ok(());

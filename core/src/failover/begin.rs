@@ -115,12 +115,18 @@ impl Failover {
         now: Moment,
     ) -> Event {
         self.selection = selection.considered;
+        // What it has not erased yet is in its next list, too.
+        let erases = |holder: &Holder| holder.server == server && holder.holding == Holding::Erases;
+        if self.holders.iter().any(erases) {
+            self.lists_again(&server);
+        }
         self.holders.retain(|holder| holder.server != server);
         self.holders.push(Holder {
             server: server.clone(),
             holding: Holding::Films,
             disabled: disabled.clone(),
             arrived_up_to: None,
+            delivered: Progress::default(),
         });
         self.move_licenses(&server);
         self.source = None;

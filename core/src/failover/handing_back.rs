@@ -280,6 +280,9 @@ impl Failover {
         });
         if report.complete {
             self.delivered = self.total_progress();
+            if let Some(holder) = self.holders.iter_mut().find(|holder| holder.server == source) {
+                holder.delivered = self.progress;
+            }
             self.damaged_before = self.damaged_count;
             self.progress = Progress::default();
             self.source = None;
@@ -338,6 +341,9 @@ impl Failover {
             holder.holding = Holding::Owes;
             holder.arrived_up_to = None;
         }
+        for server in &sparing {
+            self.lists_again(server);
+        }
         let names: Vec<&str> = sparing.iter().map(ServerId::as_str).collect();
         let what = format!(
             "{} has more recordings than had arrived when this host's backup was made: they are fetched, too",
@@ -359,6 +365,24 @@ impl Failover {
             server: self.server.clone(),
             stand_in: stand_in.clone(),
         }]
+    }
+
+    /// What arrived from `server` will be in its next list once more: it is not to be counted twice.
+    pub(super) fn lists_again(&mut self, server: &ServerId) {
+        let Some(holder) = self.holders.iter_mut().find(|holder| holder.server == *server) else {
+            return;
+        };
+        let again = std::mem::take(&mut holder.delivered);
+        let all = self.delivered;
+        self.delivered = Progress {
+            segments_total: all.segments_total.saturating_sub(again.segments_total),
+            segments_done: all.segments_done.saturating_sub(again.segments_done),
+            bytes_total: all.bytes_total.saturating_sub(again.bytes_total),
+            bytes_done: all.bytes_done.saturating_sub(again.bytes_done),
+            bytes_per_second: 0,
+            recorded_ms_total: all.recorded_ms_total.saturating_sub(again.recorded_ms_total),
+            recorded_ms_done: all.recorded_ms_done.saturating_sub(again.recorded_ms_done),
+        };
     }
 
     /// What was fetched from all sources so far.

@@ -158,6 +158,9 @@ pub struct Holder {
     /// If its recordings arrived: up to which beginning of its filming, so that it erases none that it has made since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived_up_to: Option<u64>,
+    /// Its part of [`Failover::delivered`].
+    #[serde(default)]
+    pub delivered: Progress,
 }
 
 /// What a failover server is to do for a failover.

@@ -1,5 +1,7 @@
 //! The fleet as it is shown. Passwords are left out.
 
+use std::time::Duration;
+
 use super::{Fleet, Member};
 use crate::{
     camera::{Camera, Credentials},
@@ -13,7 +15,7 @@ use crate::{
     policy::Pairing,
     room,
     server::{Mode, Server},
-    time::Moment,
+    time::{Moment, Monotonic},
 };
 
 /// So many failover servers of other domains are named in one warning.
@@ -241,6 +243,20 @@ impl Fleet {
         }
     }
 
+    /// Whether what `server` said last of its cameras is not to be relied on: it is missed, or its recording service
+    /// does not run. While the host may be blind nothing is known, and its last word stands.
+    #[must_use]
+    pub fn is_missed(&self, server: &ServerId, now: Monotonic) -> bool {
+        self.members.get(server).is_some_and(|member| {
+            let trigger = &member.trigger;
+            let ended = trigger.is_heard(now)
+                && trigger
+                    .observation()
+                    .is_some_and(|seen| !answers(seen.package.state));
+            ended || trigger.silent(now) > Duration::ZERO
+        })
+    }
+
     pub(super) fn camera_views(&self) -> Vec<CameraView> {
         let cameras = self.cameras_now();
         cameras.iter().filter_map(|id| self.camera_view(id)).collect()
@@ -285,15 +301,21 @@ impl Fleet {
     }
 }
 
+/// Whether a recording service is there, and speaks for itself.
+fn answers(package: PackageState) -> bool {
+    matches!(
+        package,
+        PackageState::Running | PackageState::Starting | PackageState::WrongVersion
+    )
+}
+
 /// A server that can't be heard says no more that it has lost the right to act: it loses it by itself.
 fn right_to_act(member: &Member, now: Moment) -> Option<RightToAct> {
     let said = member.report.as_ref()?.right_to_act.clone()?;
-    let runs = member.trigger.observation().is_some_and(|seen| {
-        matches!(
-            seen.package.state,
-            PackageState::Running | PackageState::Starting | PackageState::WrongVersion
-        )
-    });
+    let runs = member
+        .trigger
+        .observation()
+        .is_some_and(|seen| answers(seen.package.state));
     let why = if !member.trigger.is_connected(now.monotonic) {
         "it is not heard through the broker; what it had ends by itself within 3 s"
     } else if !runs {

@@ -154,7 +154,8 @@ fn g4_what_a_failover_server_spared_is_fetched_even_after_the_end() {
     assert_eq!(rig.phase(), Phase::Restoring, "that was said of another source");
     rig.step(Input::Restoration(arrived("failover-1", 1)));
     assert_eq!(rig.phase(), Phase::Completed);
-    let id = rig.newest().id;
+    let (id, once) = (rig.newest().id, rig.newest().progress);
+    assert!(once.bytes_done > 0);
     let told = rig.assignment("failover-1");
     assert_eq!(told.erase_up_to.get(&id), Some(&1));
     // When it says that it has more,
@@ -165,8 +166,9 @@ fn g4_what_a_failover_server_spared_is_fetched_even_after_the_end() {
         rig.step(Input::Reported(report));
     };
     spares(&mut rig);
-    // then that is fetched, and erased only up to there.
+    // then that is fetched, and erased only up to there; what had arrived is in the list, and counted once.
     assert_eq!(rig.phase(), Phase::Restoring);
+    assert_eq!(rig.newest().progress.bytes_done, 0);
     assert!(matches!(rig.role("failover-1"), Role::HandsBack { .. }));
     rig.obeys("failover-1");
     rig.obeys("recorder-1");
@@ -178,6 +180,7 @@ fn g4_what_a_failover_server_spared_is_fetched_even_after_the_end() {
     }));
     assert_eq!(rig.phase(), Phase::Completed);
     assert_eq!(rig.assignment("failover-1").erase_up_to.get(&id), Some(&2));
+    assert_eq!(rig.newest().progress, once, "all of it, and nothing twice");
 }
 
 /// A failover that is over, by the word that everything had arrived up to a beginning.

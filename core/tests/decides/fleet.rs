@@ -954,3 +954,35 @@ fn c7_a_reboot_is_told_from_a_power_cut_in_the_reason_and_afterwards() {
         assert_eq!(told, 1, "{steps:?}");
     }
 }
+
+#[test]
+fn f5_what_a_server_said_of_its_cameras_holds_until_it_is_missed() {
+    let mut rig = Rig::new(Policy::default(), &[]);
+    let id = server_id("recorder-1");
+    rig.pass(Duration::from_secs(1));
+    let missed = |rig: &Rig| {
+        rig.fleet
+            .is_missed(&server_id("recorder-1"), rig.moment().monotonic)
+    };
+    assert!(!missed(&rig));
+
+    // Its recording service ends, its agent is heard.
+    let mut sick = rig.observation(&id);
+    sick.package.state = PackageState::Crashed;
+    rig.observe(sick);
+    assert!(missed(&rig));
+    rig.monitor_speaks();
+    assert!(!missed(&rig), "it is back");
+
+    // It falls silent, long before anybody would take over.
+    rig.silence("recorder-1");
+    rig.pass(Duration::from_millis(1100));
+    assert!(missed(&rig));
+
+    // The host is blind: nothing is known, and its last word stands.
+    let mut blind = rig.observation(&id);
+    blind.blind = true;
+    rig.observe(blind);
+    assert!(!missed(&rig));
+    assert!(!rig.fleet.is_missed(&server_id("nobody"), rig.moment().monotonic));
+}

@@ -133,12 +133,14 @@ impl Bus {
         let (link, link_seen) = watch::channel(starting);
         let (current, current_seen) = watch::channel(None);
         let gone = CancellationToken::new();
+        let metrics = Metrics::new(process);
         let connector = Connector {
             name: format!("understudy {source}"),
             address,
             link,
             current,
             condition: process.condition("broker"),
+            metrics: metrics.clone(),
             shutdown: process.shutdown(),
             gone: gone.clone(),
             sessions: 0,
@@ -148,7 +150,6 @@ impl Bus {
             current: current_seen,
             link: link_seen,
         };
-        let metrics = Metrics::new(process);
         let lane = || Lane::start(&sessions, &metrics, process, |_| Box::pin(async { Ok(()) }));
         let inner = Inner {
             source: source.to_owned(),
@@ -275,6 +276,7 @@ struct Connector {
     link: watch::Sender<Link>,
     current: watch::Sender<Option<Arc<Session>>>,
     condition: Condition,
+    metrics: Metrics,
     shutdown: CancellationToken,
     /// Cancelled when the last [`Bus`] is dropped.
     gone: CancellationToken,
@@ -379,6 +381,7 @@ impl Connector {
     }
 
     fn set(&self, link: Link) {
+        self.metrics.connected(link == Link::Up);
         match &link {
             Link::Up => self.condition.ready(),
             Link::Down { why } => self.condition.not_ready(format!("{}: {why}", self.address.shown)),

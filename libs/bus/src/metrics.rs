@@ -1,12 +1,13 @@
-//! `understudy_bus_messages_total{domain,exchange,outcome}`.
+//! `understudy_bus_messages_total{domain,exchange,outcome}` and `understudy_bus_connected{domain}`.
 
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounterVec, IntGauge, Opts};
 use understudy_core::contract::names;
 use understudy_runtime::Process;
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
     messages: IntCounterVec,
+    connected: IntGauge,
 }
 
 impl Metrics {
@@ -23,7 +24,20 @@ impl Metrics {
         // From zero on: the first dead letter is the one that should be noticed, and a counter that begins with
         // one has not increased.
         messages.with_label_values(&[names::DEAD, "published"]);
-        Self { messages }
+        let options = Opts::new(
+            "understudy_bus_connected",
+            "1 while the broker takes this process's messages, 0 while there is no connection or it takes none",
+        )
+        .const_label("domain", process.domain());
+        let connected = IntGauge::with_opts(options).expect("the metric's name is valid");
+        // As above: of a second bus nobody asks.
+        let _second = process.registry().register(Box::new(connected.clone()));
+        Self { messages, connected }
+    }
+
+    /// Shows whether messages get through.
+    pub(crate) fn connected(&self, up: bool) {
+        self.connected.set(i64::from(up));
     }
 
     /// Counts one message.

@@ -329,6 +329,16 @@ async fn a_request_is_answered_or_fails_with_the_reason_in_time() {
     asking.finish().await;
 }
 
+/// What `understudy_bus_connected` shows.
+fn shown(process: &Process) -> f64 {
+    let families = process.registry().gather();
+    let family = families
+        .iter()
+        .find(|family| family.name() == "understudy_bus_connected")
+        .expect("it is shown");
+    family.get_metric()[0].get_gauge().get_value()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_hangs_or_is_short_of_memory_is_told_apart() {
     let broker = Broker::start().await.unwrap();
@@ -336,6 +346,7 @@ async fn a_broker_that_hangs_or_is_short_of_memory_is_told_apart() {
     let bus = connected(&broker.config(), "orchestrator", &process).await;
     let message = || Message::fact(&fact("recorder-1"));
     bus.publish(message()).await.unwrap();
+    assert_eq!(shown(&process), 1.0);
 
     // Hangs: the confirm is waited for, but not for ever; then the connection is given up.
     broker.freeze();
@@ -350,6 +361,7 @@ async fn a_broker_that_hangs_or_is_short_of_memory_is_told_apart() {
         .await
         .expect("missed heartbeats are noticed")
         .unwrap();
+    assert_eq!(shown(&process), 0.0);
     broker.thaw();
     assert!(tokio::time::timeout(SOON, bus.connected()).await.unwrap());
     insist(&bus, message()).await;
@@ -368,12 +380,14 @@ async fn a_broker_that_hangs_or_is_short_of_memory_is_told_apart() {
     };
     assert!(blocked.contains("memory"), "{blocked}");
     assert!(matches!(&*bus.link().borrow(), Link::Blocked { .. }));
+    assert_eq!(shown(&process), 0.0, "no message gets through");
     assert!(process.waiting_for()["broker"].contains("takes no messages"));
     broker
         .control(&["set_vm_memory_high_watermark", "0.4"])
         .await
         .unwrap();
     assert!(tokio::time::timeout(SOON, bus.connected()).await.unwrap());
+    assert_eq!(shown(&process), 1.0);
     insist(&bus, message()).await;
     process.finish().await;
 }

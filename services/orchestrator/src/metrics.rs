@@ -41,6 +41,9 @@ pub(crate) struct Metrics {
     detection: HistogramVec,
     downtime: HistogramVec,
     failback_bytes: IntCounterVec,
+    /// Of each failover, the bytes that are in `failback_bytes`; none before the first look, since what arrived
+    /// before the start of this process is not counted by it.
+    arrived: Option<BTreeMap<FailoverId, u64>>,
 }
 
 impl Metrics {
@@ -126,6 +129,7 @@ impl Metrics {
                 "Bytes handed back",
                 &["domain"],
             )?,
+            arrived: None,
         })
     }
 
@@ -143,7 +147,9 @@ impl Metrics {
         self.show_cameras(fleet, &domains);
         // Newest first: of an older one only what is left of it is shown.
         let mut told = BTreeSet::new();
-        for failover in failovers(fleet) {
+        let failovers = failovers(fleet);
+        self.count_bytes(&failovers, &domains);
+        for failover in failovers {
             let newest = told.insert(failover.server.clone());
             self.show_failover(&failover, newest, &domains);
         }
@@ -171,7 +177,7 @@ impl Metrics {
     /// count is no increase to Prometheus.
     fn begin(&mut self, domains: &BTreeSet<&DomainId>) {
         for domain in domains.iter().map(|domain| domain.as_str()) {
-            for state in ["recording", "live_only", "disabled", "lost"] {
+            for state in ["recording", "live_only", "disabled", "surplus", "lost"] {
                 self.cameras.add(&[domain, state], 0.0);
             }
             for gauge in [&mut self.protected, &mut self.unprotected, &mut self.active] {
@@ -203,7 +209,8 @@ impl Metrics {
     }
 
     fn show_cameras(&mut self, fleet: &mut Fleet, domains: &BTreeMap<ServerId, DomainId>) {
-        let (answer, _) = fleet.answer(OrchestratorRequest::ListCameras, fresh(), clock::now());
+        let now = clock::now();
+        let (answer, _) = fleet.answer(OrchestratorRequest::ListCameras, fresh(), now);
         let Ok(OrchestratorReply::Cameras(cameras)) = answer else {
             return;
         };
@@ -211,9 +218,18 @@ impl Metrics {
             let Some(domain) = domains.get(&view.camera.server) else {
                 continue;
             };
+            // A server that is missed said that it films before it was.
+            let missed = |server: &ServerId| fleet.is_missed(server, now.monotonic);
             let state = match view.status {
+                Some(CameraStatus::Recording | CameraStatus::LiveOnly)
+                    if view.filmed_by.as_ref().is_some_and(missed) =>
+                {
+                    "lost"
+                }
                 Some(CameraStatus::Recording) => "recording",
                 Some(CameraStatus::LiveOnly) => "live_only",
+                // It is to film, and the failover server has no room for it: missing, but nobody's fault.
+                Some(CameraStatus::Disabled { .. }) if view.camera.enabled => "surplus",
                 Some(CameraStatus::Disabled { .. }) => "disabled",
                 None if !view.camera.enabled => "disabled",
                 Some(CameraStatus::Connecting | CameraStatus::Lost { .. }) | None => "lost",
@@ -249,6 +265,25 @@ impl Metrics {
         }
     }
 
+    /// Counts what arrived since the last look. A failover that is gone on with may have less for a while, until what
+    /// is here is found again: that is not counted twice.
+    fn count_bytes(&mut self, failovers: &[FailoverView], domains: &BTreeMap<ServerId, DomainId>) {
+        let mut now = BTreeMap::new();
+        for failover in failovers {
+            let done = failover.progress.bytes_done;
+            let counted = match &self.arrived {
+                Some(before) => before.get(&failover.id).copied().unwrap_or(0),
+                None => done,
+            };
+            if let Some(domain) = domains.get(&failover.server) {
+                let bytes = self.failback_bytes.with_label_values(&[domain.as_str()]);
+                bytes.inc_by(done.saturating_sub(counted));
+            }
+            now.insert(failover.id.clone(), done.max(counted));
+        }
+        self.arrived = Some(now);
+    }
+
     /// Counts what the fleet tells.
     pub(crate) fn count(&self, event: &Event, fleet: &Fleet) {
         match event {
@@ -264,15 +299,8 @@ impl Metrics {
                     .observe(seconds);
             }
             Event::FailoverServing { failover, server, .. } => self.downtime(fleet, failover, server),
-            Event::FailoverCompleted {
-                failover,
-                server,
-                progress,
-                ..
-            } => {
-                self.ended(fleet, failover, server, "completed");
-                let bytes = self.failback_bytes.with_label_values(&[domain(fleet, server)]);
-                bytes.inc_by(progress.bytes_done);
+            Event::FailoverCompleted { failover, server, .. } => {
+                self.ended(fleet, failover, server, "completed")
             }
             Event::FailoverAborted { failover, server, .. } => {
                 self.ended(fleet, failover, server, "aborted");

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use understudy_core::{contract::segment::Segment, ids::FailoverId};
 use understudy_media::archive::{Archive, ArchiveError, Filter, Verdict};
+use understudy_runtime::process::{VERSION, VERSION_HEADER};
 use warp::{
     Filter as _, Reply,
     http::{HeaderValue, StatusCode, header},
@@ -99,7 +100,11 @@ impl Source {
             .then(|failover, path: warp::path::Tail, source: Source| async move {
                 answered(source.verdict(failover, path.as_str()).await)
             });
-        warp::get().and(manifest.or(segment).unify().or(verdict).unify())
+        // As every service's health address says it: whoever can't reach that one asks here, e.g. the monitor, which
+        // looks for a server that is missed.
+        let alive = warp::path!("healthz")
+            .map(|| reply::with_header("ok\n", VERSION_HEADER, VERSION).into_response());
+        warp::get().and(manifest.or(segment).unify().or(verdict).unify().or(alive).unify())
     }
 
     async fn manifest(&self, failover: String) -> Result<Response, Refusal> {

@@ -522,6 +522,14 @@ async fn only_segments_of_that_failover_are_given_out() {
     source.hands_back();
     let giving = source.start().await;
     let http = reqwest::Client::new();
+    // Where it gives recordings out it says that it is there, and of which version, as at its health address.
+    let there = http
+        .get(format!("http://{}/healthz", giving.service.address()))
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(there.status(), 200);
+    assert!(there.headers().contains_key("understudy-version"));
     let base = format!("http://{}/v1/restorations", giving.service.address());
     let get = |path: String| {
         let request = http.get(format!("{base}/{path}"));

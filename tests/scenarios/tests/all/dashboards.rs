@@ -1,91 +1,62 @@
-//! What a control room sees: a real Prometheus watches a real failover. Each panel of each dashboard has data of
-//! it, and each alert is true of its fault and of nothing else.
+//! What a control room sees: a real Prometheus watches a real failover. Each alert is true of its fault, which is a
+//! real one, and of nothing else; each panel of each dashboard has data of it.
 //!
 //! Alerts are asked for by their expressions, so that nobody waits for as long as they do (`for`); that part is
 //! promtool's, in `dashboards/prometheus/tests`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     path::Path,
-    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 use understudy_bus::{Bus, Message};
 use understudy_core::{
-    contract::{
-        api::Phase,
-        heartbeat::{Heartbeat, Package, Storage, StorageState},
-    },
-    ids::{DomainId, ServerId},
-    time::Timestamp,
+    contract::{api::Phase, heartbeat::Heartbeat},
+    policy::Policy,
 };
-use understudy_dashboards::{Panel, alerts, dashboards, figures, filled, rule_files};
+use understudy_dashboards::{alerts, figures};
 use understudy_demo::rig::{Plan, ServerPlan, eventually};
-use understudy_runtime::{Process, clock};
-use understudy_scenarios::{Fleet, PATIENCE, plan};
+use understudy_runtime::{Process, testing::left_out};
+use understudy_scenarios::{Fleet, PATIENCE, folder, mirror::Mirror, plan, wrong_clock};
 
-use crate::overlay::told;
+use crate::{overlay::told, prometheus::Prometheus};
+
+/// Where the answers to all panels are put for `dashboards/draw`, if anywhere.
+const ANSWERS_FILE: &str = "UNDERSTUDY_PANEL_ANSWERS";
+
+/// Two recording servers, the second without cameras and with a mirror for its recordings; two failover servers.
+async fn fleet() -> anyhow::Result<(Fleet, Result<Mirror, String>)> {
+    let folder = folder()?;
+    let archive = folder.path().join("recorder-2/data/archive");
+    let mirror = Mirror::mounted_at(&archive, folder.path());
+    let mut servers = plan().servers;
+    servers.insert(1, ServerPlan::recording("recorder-2", "South gate", 10));
+    let fleet = Fleet::filming_in(folder, Plan { servers, ..plan() }).await?;
+    // It is stopped and started again below, and nobody is to take over meanwhile.
+    let by_hand = Policy {
+        automatic: false,
+        ..plan().policy
+    };
+    fleet.rig.api.set_policy("recorder-2", &by_hand).await?;
+    Ok((fleet, mirror))
+}
 
 #[tokio::test]
 async fn f5_a1_each_panel_has_data_of_a_failover_and_each_alert_is_true_of_its_fault() -> anyhow::Result<()> {
     // Given: a fleet that is well, and a Prometheus that finds nothing to say.
-    let mut servers = plan().servers;
-    servers.insert(1, ServerPlan::recording("recorder-2", "South gate", 10));
-    let mut fleet = Fleet::filming(Plan { servers, ..plan() }).await?;
+    let (mut fleet, mirror) = fleet().await?;
     let folder = tempfile::tempdir()?;
     let prometheus = Prometheus::watch(&mut fleet, folder.path()).await?;
     let mut alerts = Alerts::known(&prometheus).await?;
-    eventually("no alert", PATIENCE, async || alerts.none(&prometheus).await).await?;
+    alerts.none(&prometheus).await?;
 
-    let faults = Process::for_test("faults");
-    let bus = Bus::start(&fleet.rig.broker.config(), "faults", &faults)?;
-
-    // When something goes wrong, the alert that is for it is true:
-    told(&fleet, &["license", "remove", "demo-key"]).await?;
-    alerts.rings("UnderstudyLicenceShortage", &prometheus).await?;
-    fleet.rig.add_license("recorder-1", "another-key", 4).await?;
-    fleet.rig.simulator_process.kill();
-    alerts.rings("UnderstudyCamerasLost", &prometheus).await?;
-    fleet.rig.simulator_process.start()?;
-    fleet.films("recorder-1", 4).await?;
-    eventually("no alert any more", PATIENCE, async || {
-        alerts.none(&prometheus).await
-    })
-    .await?;
-
-    fleet.rig.server("recorder-1").kill();
-    fleet.phase("recorder-1", Phase::Serving).await?;
-    alerts.rings("UnderstudyFailoverActive", &prometheus).await?;
-    fleet.rig.server("failover-2").kill();
-    alerts.rings("UnderstudyServerUnprotected", &prometheus).await?;
-    alerts
-        .rings("UnderstudyDomainWithoutFailoverServer", &prometheus)
-        .await?;
-    fleet.rig.server("recorder-2").kill();
-    alerts.rings("UnderstudyServerDown", &prometheus).await?;
-    for server in ["failover-2", "recorder-2"] {
-        fleet.rig.server(server).start()?;
-    }
+    // When something goes wrong, the alert that is for it is true, and no other is:
+    licences_and_cameras(&mut fleet, &mut alerts, &prometheus).await?;
+    servers_die(&mut fleet, &mut alerts, &prometheus).await?;
+    servers_ail(&mut fleet, mirror, &mut alerts, &prometheus).await?;
     failback(&mut fleet, &mut alerts, &prometheus).await?;
-
-    // what no test can do to a machine, or does elsewhere (`volumes.rs`), is said in an agent's name;
-    eventually("a sick server to be seen", PATIENCE, async || {
-        let beat = Message::heartbeat(&sick());
-        bus.publish(beat).await.map_err(|error| error.to_string())?;
-        alerts.is_true("UnderstudyClockSkew", &prometheus).await?;
-        alerts.is_true("UnderstudyStorageDegraded", &prometheus).await
-    })
-    .await?;
-    alerts
-        .rung
-        .extend(["UnderstudyClockSkew", "UnderstudyStorageDegraded"].map(str::to_owned));
-    let mut garbage = Message::heartbeat(&sick());
-    garbage.body = "{}".into();
-    bus.publish(garbage).await?;
-    alerts.rings("UnderstudyDeadLetters", &prometheus).await?;
+    dead_letter(&fleet, &mut alerts, &prometheus).await?;
 
     // Then every panel has data of it, and no query and no rule names a figure that nobody gives out.
     eventually("every panel to have data", PATIENCE, async || {
@@ -99,23 +70,152 @@ async fn f5_a1_each_panel_has_data_of_a_failover_and_each_alert_is_true_of_its_f
             "{query} names a figure that there is not"
         );
     }
+    prometheus
+        .is_carried_for_a_thousand_servers(fleet.rig.servers.len())
+        .await?;
+    if let Some(file) = std::env::var_os(ANSWERS_FILE) {
+        let answers = prometheus.answers().await?.to_string();
+        std::fs::write(&file, answers).with_context(|| Path::new(&file).display().to_string())?;
+    }
 
     // The host's own faults, last.
-    fleet.rig.broker.kill();
-    for server in &mut fleet.rig.servers {
-        server.agent.kill();
-    }
-    alerts.rings("UnderstudyHostBlind", &prometheus).await?;
-    fleet.rig.host.orchestrator.kill();
-    alerts.rings("UnderstudyHostAway", &prometheus).await?;
+    host_fails(&mut fleet, &mut alerts, &prometheus).await?;
+    let wanted: BTreeSet<String> = understudy_dashboards::alerts()?.into_iter().collect();
     assert_eq!(
-        alerts.rung,
-        understudy_dashboards::alerts()?
-            .into_iter()
-            .collect::<BTreeSet<_>>()
+        alerts
+            .rung
+            .union(&alerts.left_out)
+            .cloned()
+            .collect::<BTreeSet<_>>(),
+        wanted
     );
-    faults.finish().await;
     fleet.rig.stop().await;
+    Ok(())
+}
+
+/// Another program publishes what is none of Understudy's messages.
+async fn dead_letter(fleet: &Fleet, alerts: &mut Alerts, prometheus: &Prometheus) -> anyhow::Result<()> {
+    let stranger = Process::for_test("stranger");
+    let bus = Bus::start(&fleet.rig.broker.config(), "stranger", &stranger)?;
+    ensure!(bus.connected().await, "the broker is there");
+    let beat = r#"{"server": "stranger", "domain": "demo", "sequence": 1, "sent_at": 0, "interval_ms": 500}"#;
+    let mut message = Message::heartbeat(&serde_json::from_str::<Heartbeat>(beat)?);
+    message.body = "{}".into();
+    bus.publish(message).await?;
+    alerts
+        .rings("UnderstudyDeadLetters", &[SKEW, STORAGE], prometheus)
+        .await?;
+    stranger.finish().await;
+    Ok(())
+}
+
+const SKEW: &str = "UnderstudyClockSkew";
+const STORAGE: &str = "UnderstudyStorageDegraded";
+const ACTIVE: &str = "UnderstudyFailoverActive";
+const UNPROTECTED: &str = "UnderstudyServerUnprotected";
+const NOBODY_FREE: &str = "UnderstudyDomainWithoutFailoverServer";
+const LOST: &str = "UnderstudyCamerasLost";
+const DOWN: &str = "UnderstudyServerDown";
+
+/// A key is removed; all cameras are switched off.
+async fn licences_and_cameras(
+    fleet: &mut Fleet,
+    alerts: &mut Alerts,
+    prometheus: &Prometheus,
+) -> anyhow::Result<()> {
+    told(fleet, &["license", "remove", "demo-key"]).await?;
+    alerts.rings("UnderstudyLicenceShortage", &[], prometheus).await?;
+    fleet.rig.add_license("recorder-1", "another-key", 4).await?;
+    alerts.none(prometheus).await?;
+
+    fleet.rig.simulator_process.kill();
+    alerts.rings(LOST, &[], prometheus).await?;
+    fleet.rig.simulator_process.start()?;
+    fleet.films("recorder-1", 4).await?;
+    alerts.none(prometheus).await
+}
+
+/// Both failover servers are killed, then the recording server; one failover server comes back.
+async fn servers_die(fleet: &mut Fleet, alerts: &mut Alerts, prometheus: &Prometheus) -> anyhow::Result<()> {
+    fleet.rig.server("failover-2").kill();
+    fleet.rig.server("failover-1").kill();
+    alerts.rings(UNPROTECTED, &[NOBODY_FREE], prometheus).await?;
+    alerts.rings(NOBODY_FREE, &[UNPROTECTED], prometheus).await?;
+
+    fleet.rig.server("recorder-1").kill();
+    let besides = [NOBODY_FREE, UNPROTECTED, LOST, ACTIVE];
+    alerts.rings(DOWN, &besides, prometheus).await?;
+    // Nobody films, and the availability says so while that lasts, not only when somebody has taken over.
+    available(prometheus, "0").await?;
+    let besides = [NOBODY_FREE, UNPROTECTED, DOWN, ACTIVE];
+    alerts.rings(LOST, &besides, prometheus).await?;
+
+    fleet.rig.server("failover-1").start()?;
+    fleet.phase("recorder-1", Phase::Serving).await?;
+    available(prometheus, "1").await?;
+    alerts
+        .rings(ACTIVE, &[NOBODY_FREE, UNPROTECTED], prometheus)
+        .await
+}
+
+async fn available(prometheus: &Prometheus, share: &str) -> anyhow::Result<()> {
+    let what = format!("an availability of {share}");
+    Ok(eventually(&what, PATIENCE, async || {
+        let found = prometheus
+            .now("domain:understudy_camera_availability:ratio")
+            .await;
+        match found {
+            Ok(found) if found.iter().any(|each| each["value"][1] == share) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?)
+}
+
+/// A server's clock is off; another has lost a disk of its mirror, and then can't write at all.
+async fn servers_ail(
+    fleet: &mut Fleet,
+    mirror: Result<Mirror, String>,
+    alerts: &mut Alerts,
+    prometheus: &Prometheus,
+) -> anyhow::Result<()> {
+    let server = fleet.rig.server("failover-2");
+    let off = wrong_clock::put_ahead(&mut server.agent, 60);
+    server.start()?;
+    match off {
+        Ok(()) => alerts.rings(SKEW, &[ACTIVE], prometheus).await?,
+        Err(why) => alerts.leaves_out(SKEW, &why),
+    }
+    fleet.stands_by("failover-2").await?;
+
+    let mut mirror = match mirror {
+        Ok(mirror) => mirror,
+        Err(why) => {
+            alerts.leaves_out(STORAGE, &why);
+            return Ok(());
+        }
+    };
+    fleet.rig.server("recorder-2").kill();
+    let swapped = async || mirror.loses_a_disk();
+    eventually("the volume to be let go of", PATIENCE, swapped).await?;
+    fleet.rig.server("recorder-2").start()?;
+    alerts.rings(STORAGE, &[ACTIVE, SKEW], prometheus).await?;
+    let state = async |state: &str| -> Result<(), String> {
+        let query = format!("understudy_storage_state{{server=\"recorder-2\", state=\"{state}\"}} == 1");
+        let found = prometheus.now(&query).await.map_err(|error| error.to_string())?;
+        (!found.is_empty()).then_some(()).ok_or(query)
+    };
+    eventually("degraded", PATIENCE, async || state("degraded").await).await?;
+    // The kernel refuses while somebody writes a file on it.
+    let server = fleet.rig.server("recorder-2");
+    server.ingest.kill();
+    server.sync.kill();
+    let read_only = async || mirror.turns_read_only();
+    eventually("a volume that is read-only", PATIENCE, read_only).await?;
+    eventually("damaged", PATIENCE, async || state("damaged").await).await?;
+    fleet.rig.server("recorder-2").kill();
+    drop(mirror);
+    fleet.rig.server("recorder-2").start()?;
     Ok(())
 }
 
@@ -127,30 +227,37 @@ async fn failback(fleet: &mut Fleet, alerts: &mut Alerts, prometheus: &Prometheu
     fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     fleet.phase("recorder-1", Phase::Restoring).await?;
-    alerts.rings("UnderstudyFailbackStalled", prometheus).await?;
+    let besides = [ACTIVE, SKEW];
+    alerts
+        .rings("UnderstudyFailbackStalled", &besides, prometheus)
+        .await?;
     fleet.rig.server("recorder-1").sync.start()?;
     fleet.phase("recorder-1", Phase::Completed).await?;
     Ok(())
 }
 
-/// A beat of a server whose clock is a minute ahead and whose volume has lost a disk.
-fn sick() -> Heartbeat {
-    let millis = clock::wall().as_millis();
-    Heartbeat {
-        server: ServerId::new("recorder-9").expect("an id"),
-        domain: DomainId::new("demo").expect("an id"),
-        sequence: u64::try_from(millis).unwrap_or(0),
-        sent_at: Timestamp(millis + 60_000),
-        interval_ms: 500,
-        package: Package::default(),
-        storage: Storage {
-            state: StorageState::Degraded,
-            full: false,
-            evidence: "a disk is missing".to_owned(),
-        },
-        farewell: None,
-        started: None,
+/// The broker dies alone: servers are heard directly, so nobody is blind. Then the servers' agents, then the
+/// orchestrator.
+async fn host_fails(fleet: &mut Fleet, alerts: &mut Alerts, prometheus: &Prometheus) -> anyhow::Result<()> {
+    fleet.rig.broker.kill();
+    // Nothing is known of any server without it.
+    let besides = [
+        UNPROTECTED,
+        NOBODY_FREE,
+        DOWN,
+        LOST,
+        SKEW,
+        "UnderstudyDeadLetters",
+    ];
+    alerts.rings("UnderstudyBrokerDown", &besides, prometheus).await?;
+    for server in &mut fleet.rig.servers {
+        server.agent.kill();
     }
+    let besides = [&besides[..], &["UnderstudyBrokerDown"]].concat();
+    alerts.rings("UnderstudyHostBlind", &besides, prometheus).await?;
+    fleet.rig.host.orchestrator.kill();
+    let besides = [&besides[..], &["UnderstudyHostBlind"]].concat();
+    alerts.rings("UnderstudyHostAway", &besides, prometheus).await
 }
 
 /// The alerts, as Prometheus has read them.
@@ -158,6 +265,8 @@ struct Alerts {
     queries: BTreeMap<String, String>,
     recorded: Vec<String>,
     rung: BTreeSet<String>,
+    /// What this machine can't bring about.
+    left_out: BTreeSet<String>,
 }
 
 impl Alerts {
@@ -167,6 +276,7 @@ impl Alerts {
             queries: BTreeMap::new(),
             recorded: Vec::new(),
             rung: BTreeSet::new(),
+            left_out: BTreeSet::new(),
         };
         for group in groups["groups"].as_array().context("groups")? {
             for rule in group["rules"].as_array().context("rules")? {
@@ -188,6 +298,11 @@ impl Alerts {
         Ok(known)
     }
 
+    fn leaves_out(&mut self, alert: &str, why: &str) {
+        left_out(format!("that {alert} is true of its fault: {why}"));
+        self.left_out.insert(alert.to_owned());
+    }
+
     async fn is_true(&self, alert: &str, prometheus: &Prometheus) -> Result<(), String> {
         let query = self
             .queries
@@ -200,14 +315,26 @@ impl Alerts {
         Ok(())
     }
 
-    async fn rings(&mut self, alert: &str, prometheus: &Prometheus) -> anyhow::Result<()> {
-        eventually(alert, PATIENCE, async || self.is_true(alert, prometheus).await).await?;
+    /// Waits until `alert` is true, and no other that is not in `besides`: what else is wrong at that time.
+    async fn rings(&mut self, alert: &str, besides: &[&str], prometheus: &Prometheus) -> anyhow::Result<()> {
+        eventually(alert, PATIENCE, async || {
+            self.is_true(alert, prometheus).await?;
+            let expected = |other: &str| other == alert || besides.contains(&other);
+            self.none_but(expected, prometheus).await
+        })
+        .await?;
         self.rung.insert(alert.to_owned());
         Ok(())
     }
 
-    async fn none(&self, prometheus: &Prometheus) -> Result<(), String> {
-        for (alert, query) in &self.queries {
+    /// That no alert is true.
+    async fn none(&self, prometheus: &Prometheus) -> anyhow::Result<()> {
+        let none = async || self.none_but(|_| false, prometheus).await;
+        Ok(eventually("no alert", PATIENCE, none).await?)
+    }
+
+    async fn none_but(&self, expected: impl Fn(&str) -> bool, prometheus: &Prometheus) -> Result<(), String> {
+        for (alert, query) in self.queries.iter().filter(|(alert, _)| !expected(alert)) {
             let found = prometheus.now(query).await.map_err(|error| error.to_string())?;
             if !found.is_empty() {
                 return Err(format!("{alert}: {found:?}"));
@@ -215,180 +342,4 @@ impl Alerts {
         }
         Ok(())
     }
-}
-
-/// A real Prometheus that scrapes each process of a fleet, twice a second.
-struct Prometheus {
-    child: Child,
-    url: String,
-    since: Timestamp,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Prometheus {
-    /// Starts it, and waits until it has figures of every process, and of every rule.
-    async fn watch(fleet: &mut Fleet, folder: &Path) -> anyhow::Result<Self> {
-        let processes = targets(fleet);
-        std::fs::write(folder.join("prometheus.yml"), configuration(&processes))?;
-        let address = understudy_demo::ports::one()?;
-        let log = std::fs::File::create(folder.join("log"))?;
-        let child = Command::new("prometheus")
-            .arg(format!(
-                "--config.file={}",
-                folder.join("prometheus.yml").display()
-            ))
-            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("prometheus is not here: `make setup` installs it (Debian's package)")?;
-        let prometheus = Self {
-            child,
-            url: format!("http://{address}/api/v1"),
-            since: clock::wall(),
-        };
-        eventually("Prometheus to scrape every process", PATIENCE, async || {
-            let up = prometheus
-                .now("up == 1")
-                .await
-                .map_err(|error| error.to_string())?;
-            let free = prometheus
-                .now("domain:understudy_failover_servers_free:sum > 0")
-                .await;
-            match free {
-                Ok(free) if up.len() == processes.len() && !free.is_empty() => Ok(()),
-                other => Err(format!("{} of {} are up; {other:?}", up.len(), processes.len())),
-            }
-        })
-        .await
-        .with_context(|| std::fs::read_to_string(folder.join("log")).unwrap_or_default())?;
-        Ok(prometheus)
-    }
-
-    async fn ask(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
-        let asked = reqwest::Client::new()
-            .get(format!("{}/{path}", self.url))
-            .query(query);
-        let mut answer: Value = asked.send().await?.json().await?;
-        ensure!(answer["status"] == "success", "{query:?}: {answer}");
-        Ok(answer["data"].take())
-    }
-
-    /// What a query finds now, without what is no number.
-    async fn now(&self, query: &str) -> anyhow::Result<Vec<Value>> {
-        let found = self.ask("query", &[("query", query.to_owned())]).await?;
-        let found = found["result"].as_array().context("no result")?;
-        let is_number = |each: &&Value| each["value"][1] != "NaN";
-        Ok(found.iter().filter(is_number).cloned().collect())
-    }
-
-    /// How many numbers a query finds of the time since the start.
-    async fn since_start(&self, query: &str) -> anyhow::Result<usize> {
-        let seconds = |time: Timestamp| (time.as_millis() as f64 / 1000.0).to_string();
-        let asked = [
-            ("query", query.to_owned()),
-            ("start", seconds(self.since)),
-            ("end", seconds(clock::wall())),
-            ("step", "1".to_owned()),
-        ];
-        let found = self.ask("query_range", &asked).await?;
-        let series = found["result"].as_array().context("no result")?;
-        let values = series
-            .iter()
-            .filter_map(|each| each["values"].as_array())
-            .flatten();
-        Ok(values.filter(|value| value[1] != "NaN").count())
-    }
-
-    async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
-        let names = self.ask("label/__name__/values", &[]).await?;
-        let names = names.as_array().context("no names")?;
-        Ok(names
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect())
-    }
-
-    /// Asks everything that the dashboards ask, with their variables filled in.
-    async fn fills_every_panel(&self) -> Result<(), String> {
-        let empty = self.empty_panels().await.map_err(|error| error.to_string())?;
-        if empty.is_empty() {
-            return Ok(());
-        }
-        Err(format!("panels without data:\n{empty}"))
-    }
-
-    async fn empty_panels(&self) -> anyhow::Result<String> {
-        assert_eq!(self.since_start("understudy_no_such_figure").await?, 0);
-        let range = format!("{}ms", clock::wall().as_millis() - self.since.as_millis());
-        let values = [
-            ("domain", ".*"),
-            ("server", ".*"),
-            ("objective", "0.999"),
-            ("__range", &range),
-            ("__rate_interval", "4s"),
-        ];
-        let known = self.names().await?;
-        let mut empty = String::new();
-        for dashboard in dashboards()? {
-            for panel in &dashboard.panels {
-                for query in &panel.queries {
-                    let missing: Vec<_> = figures(query).difference(&known).cloned().collect();
-                    let query = filled(query, &values)?;
-                    if self.numbers(panel, &query).await? == 0 || !missing.is_empty() {
-                        let _ = writeln!(empty, "{}, {}: {query} {missing:?}", dashboard.title, panel.title);
-                    }
-                }
-            }
-        }
-        Ok(empty)
-    }
-
-    /// As Grafana would ask: some panels show the last moment only.
-    async fn numbers(&self, panel: &Panel, query: &str) -> anyhow::Result<usize> {
-        if panel.json["targets"][0]["instant"] == true {
-            return Ok(self.now(query).await?.len());
-        }
-        self.since_start(query).await
-    }
-}
-
-/// Each process's service and health address.
-fn targets(fleet: &mut Fleet) -> Vec<(String, String)> {
-    let of = |process: &understudy_demo::process::Process| {
-        let service = process.name().split('@').next().unwrap_or_default().to_owned();
-        (service, process.health().to_string())
-    };
-    let mut targets: Vec<_> = fleet.rig.host.processes().iter().map(|each| of(each)).collect();
-    for server in &fleet.rig.servers {
-        targets.extend([&server.agent, &server.ingest, &server.sync].map(of));
-    }
-    targets
-}
-
-fn configuration(targets: &[(String, String)]) -> String {
-    let rules = rule_files()
-        .map(|file| format!("{:?}", file.display().to_string()))
-        .join(", ");
-    let mut text = format!(
-        "global: {{ scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms }}\n\
-         rule_files: [{rules}]\nscrape_configs:\n  - job_name: understudy\n    static_configs:\n"
-    );
-    for (service, address) in targets {
-        let _ = writeln!(
-            text,
-            "      - {{ targets: [\"{address}\"], labels: {{ service: {service} }} }}"
-        );
-    }
-    text
 }

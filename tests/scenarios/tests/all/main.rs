@@ -18,6 +18,7 @@ mod modes;
 mod overlay;
 mod planned;
 mod power;
+mod prometheus;
 mod relay;
 mod replacement;
 mod room;
