@@ -10,6 +10,7 @@ use understudy_console::ConsoleConfig;
 use understudy_health::{agent::AgentConfig, monitor::MonitorConfig};
 use understudy_ingest::IngestConfig;
 use understudy_license::LicenseConfig;
+use understudy_notifier::NotifierConfig;
 use understudy_orchestrator::OrchestratorConfig;
 use understudy_runtime::{ConfigError, HostConfig, RuntimeConfig, ServerConfig, load};
 use understudy_sync::SyncConfig;
@@ -32,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) orchestrator: OrchestratorConfig,
     pub(crate) monitor: MonitorConfig,
     pub(crate) license: LicenseConfig,
+    pub(crate) notifier: NotifierConfig,
     pub(crate) console: ConsoleConfig,
     pub(crate) agent: AgentConfig,
     pub(crate) ingest: IngestConfig,

@@ -65,6 +65,8 @@ enum Command {
     Orchestrator(ServiceArgs),
     /// Host: starts the API
     Console(ServiceArgs),
+    /// Host: starts the service that tells people and programs: mail, webhooks, syslog; or tries it
+    Notifier(service::NotifierArgs),
     /// Server: starts the service that beats, and watches over the recording service
     Agent(ServiceArgs),
     /// Server: starts the recording service
@@ -142,6 +144,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Monitor(arguments) => service::run(Service::Monitor, arguments).await,
         Command::Orchestrator(arguments) => service::run(Service::Orchestrator, arguments).await,
         Command::Console(arguments) => service::run(Service::Console, arguments).await,
+        Command::Notifier(arguments) => service::notify(arguments).await,
         Command::Agent(arguments) => service::run(Service::Agent, arguments).await,
         Command::Ingest(arguments) => service::run(Service::Ingest, arguments).await,
         Command::Sync(arguments) => service::run(Service::Sync, arguments).await,

@@ -9,7 +9,11 @@ use understudy_ingest::Opener;
 use understudy_runtime::{Process, RuntimeConfig, ServerConfig};
 use understudy_simulator::SimulatorConfig;
 
-use crate::{config::Config, failure::Failure};
+use crate::{
+    config::Config,
+    failure::Failure,
+    output::{Output, table},
+};
 
 /// How a service is started.
 #[derive(Debug, Args)]
@@ -22,6 +26,19 @@ pub(crate) struct ServiceArgs {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     family: Family,
+}
+
+/// How the notifier is started, or tried.
+#[derive(Debug, Args)]
+pub(crate) struct NotifierArgs {
+    #[command(flatten)]
+    service: ServiceArgs,
+    /// Send a trial message to each receiver, say what became of it, and end
+    #[arg(long)]
+    test: bool,
+    /// With --test: as JSON
+    #[arg(long, requires = "test")]
+    json: bool,
 }
 
 /// How the simulator is started.
@@ -57,6 +74,7 @@ pub(crate) enum Service {
     Monitor,
     Orchestrator,
     License,
+    Notifier,
     Console,
     Agent,
     Ingest,
@@ -69,6 +87,7 @@ impl Service {
             Self::Monitor => "monitor",
             Self::Orchestrator => "orchestrator",
             Self::License => "license",
+            Self::Notifier => "notifier",
             Self::Console => "console",
             Self::Agent => "agent",
             Self::Ingest => "ingest",
@@ -79,7 +98,9 @@ impl Service {
     /// The domain of the machine that it belongs to.
     fn domain(self, config: &Config) -> String {
         match self {
-            Self::Monitor | Self::Orchestrator | Self::License | Self::Console => &config.host.domain,
+            Self::Monitor | Self::Orchestrator | Self::License | Self::Notifier | Self::Console => {
+                &config.host.domain
+            }
             Self::Agent | Self::Ingest | Self::Sync => &config.server.domain,
         }
         .to_string()
@@ -129,6 +150,9 @@ async fn start(service: Service, config: Config, process: &Process) -> Result<()
         Service::License => understudy_license::run(config.license, host, broker, process)
             .await
             .map_err(failed),
+        Service::Notifier => understudy_notifier::run(config.notifier, host, broker, process)
+            .await
+            .map_err(failed),
         Service::Ingest => {
             let opener = opener(&server)?;
             understudy_ingest::run(config.ingest, server, broker, opener, process)
@@ -138,6 +162,33 @@ async fn start(service: Service, config: Config, process: &Process) -> Result<()
         Service::Sync => understudy_sync::run(config.sync, server, broker, process)
             .await
             .map_err(failed),
+    }
+}
+
+/// Runs the notifier, or tries its receivers.
+pub(crate) async fn notify(arguments: NotifierArgs) -> Result<(), Failure> {
+    if !arguments.test {
+        return run(Service::Notifier, arguments.service).await;
+    }
+    let config = Config::read(arguments.service.config.as_deref()).map_err(failed)?;
+    let tried = understudy_notifier::try_each(&config.notifier)
+        .await
+        .map_err(failed)?;
+    let failures = tried.iter().filter(|tried| tried.failure.is_some()).count();
+    let output = Output { json: arguments.json };
+    output.item(&tried, |tried| {
+        let rows = tried.iter().map(|tried| {
+            let outcome = tried.failure.clone().unwrap_or_else(|| "sent".to_owned());
+            [tried.receiver.clone(), tried.at.clone(), outcome]
+        });
+        table(["receiver", "at", "outcome"], rows.collect(), "nobody")
+    })?;
+    match failures {
+        0 => Ok(()),
+        some => Err(Failure::Failed(format!(
+            "{some} of {} receivers did not take it",
+            tried.len()
+        ))),
     }
 }
 

@@ -7,7 +7,7 @@
 //! Read in this order: [`server`] and [`camera`] (the nouns), [`policy`] and [`selection`] (who stands in
 //! for whom), [`trigger`] (when), [`failover`] (one takeover from start to end), [`fleet`] (the host's whole
 //! state), [`reconcile`] (a server's way to its assignment), [`authority`] (who
-//! may act, once), [`license`] and [`restoration`] (what moves).
+//! may act, once), [`license`] and [`restoration`] (what moves), [`notice`] (who is told of what).
 
 pub mod assignment;
 pub mod authority;
@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod ids;
 pub mod license;
 pub mod maintenance;
+pub mod notice;
 pub mod policy;
 pub mod presence;
 pub mod reconcile;

@@ -217,7 +217,7 @@ impl ServerRig {
     }
 }
 
-/// The host: its four services.
+/// The host: its five services.
 #[derive(Debug)]
 pub struct HostRig {
     /// Decides.
@@ -226,17 +226,20 @@ pub struct HostRig {
     pub monitor: Process,
     /// Keeps the licences.
     pub license: Process,
+    /// Tells whoever is configured to be told.
+    pub notifier: Process,
     /// The API.
     pub console: Process,
 }
 
 impl HostRig {
     /// Each process.
-    pub fn processes(&mut self) -> [&mut Process; 4] {
+    pub fn processes(&mut self) -> [&mut Process; 5] {
         [
             &mut self.orchestrator,
             &mut self.monitor,
             &mut self.license,
+            &mut self.notifier,
             &mut self.console,
         ]
     }
@@ -303,6 +306,7 @@ impl Rig {
             orchestrator: service(&plan, "orchestrator", "orchestrator", &config, &logs)?,
             monitor: service(&plan, "monitor", "monitor", &config, &logs)?,
             license: service(&plan, "license", "license", &config, &logs)?,
+            notifier: service(&plan, "notifier", "notifier", &config, &logs)?,
             console: service(&plan, "console", "console", &config, &logs)?,
         };
         let mut servers = Vec::new();

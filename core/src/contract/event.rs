@@ -227,6 +227,22 @@ pub enum Event {
         /// For how many devices.
         devices: u32,
     },
+    /// The licence keys of a recording server cover fewer cameras than it has. They film all the same.
+    #[serde(rename = "license.short")]
+    LicenseShort {
+        /// Which.
+        server: ServerId,
+        /// How many cameras no key covers.
+        missing: u32,
+        /// Which, lowest priority first; the first hundred.
+        cameras: Vec<CameraId>,
+    },
+    /// The licence keys of a recording server, which were short, cover its cameras again.
+    #[serde(rename = "license.enough")]
+    LicenseEnough {
+        /// Which.
+        server: ServerId,
+    },
     /// A camera does not film any more.
     #[serde(rename = "camera.lost")]
     CameraLost {
@@ -250,6 +266,32 @@ pub enum Event {
 }
 
 impl Event {
+    /// The names of all events.
+    pub const NAMES: [&str; 22] = [
+        "failover.started",
+        "failover.waiting",
+        "failover.serving",
+        "failover.restoring",
+        "failover.progress",
+        "failover.completed",
+        "failover.aborted",
+        "server.disconnected",
+        "server.recovered",
+        "server.storage_degraded",
+        "server.unprotected",
+        "server.protected",
+        "server.replaced",
+        "server.returned",
+        "server.conflict",
+        "server.maintenance_begun",
+        "server.maintenance_ended",
+        "license.transferred",
+        "license.short",
+        "license.enough",
+        "camera.lost",
+        "camera.recovered",
+    ];
+
     /// The event's name: `<entity>.<event>`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -272,6 +314,8 @@ impl Event {
             Self::ServerMaintenanceBegun { .. } => "server.maintenance_begun",
             Self::ServerMaintenanceEnded { .. } => "server.maintenance_ended",
             Self::LicenseTransferred { .. } => "license.transferred",
+            Self::LicenseShort { .. } => "license.short",
+            Self::LicenseEnough { .. } => "license.enough",
             Self::CameraLost { .. } => "camera.lost",
             Self::CameraRecovered { .. } => "camera.recovered",
         }
@@ -298,7 +342,9 @@ impl Event {
             | Self::ServerReplaced { server, .. }
             | Self::ServerReturned { server, .. }
             | Self::ServerMaintenanceBegun { server, .. }
-            | Self::ServerMaintenanceEnded { server, .. } => server.as_str(),
+            | Self::ServerMaintenanceEnded { server, .. }
+            | Self::LicenseShort { server, .. }
+            | Self::LicenseEnough { server } => server.as_str(),
             Self::CameraLost { camera, .. } | Self::CameraRecovered { camera, .. } => camera.as_str(),
         }
     }

@@ -15,6 +15,9 @@ pub const DEAD: &str = "understudy.dead";
 /// The queue that keeps what was dead-lettered until somebody looks.
 pub const DEAD_QUEUE: &str = "understudy.dead";
 
+/// The queue through which the notifier hears facts, also those of the time in which it did not run.
+pub const NOTIFIER_QUEUE: &str = "understudy.notifier";
+
 /// Routing key on [`ASSIGNMENTS`] that the queue of every server is bound to, beside its own: no id has this
 /// character.
 pub const ALL_SERVERS: &str = "*";

@@ -7,6 +7,7 @@ mod fleet;
 mod licenses;
 mod maintenance;
 mod modes;
+mod notice;
 mod overlay;
 mod planned;
 mod presence;

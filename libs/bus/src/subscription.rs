@@ -51,6 +51,11 @@ enum Kind {
         keys: Vec<String>,
     },
     Assignments(ServerId),
+    /// Facts, kept while nobody consumes them.
+    Facts {
+        name: &'static str,
+        keys: Vec<String>,
+    },
 }
 
 impl Queue {
@@ -86,6 +91,19 @@ impl Queue {
         }
     }
 
+    /// Facts, by patterns of their routing keys, through the durable queue `name`: what happens while nobody listens
+    /// waits there. Each must be acknowledged, or declared dead.
+    #[must_use]
+    pub fn kept_events(name: &'static str, keys: &[&str]) -> Self {
+        Self {
+            kind: Kind::Facts {
+                name,
+                keys: keys.iter().map(|&key| key.to_owned()).collect(),
+            },
+            prefetch: PREFETCH,
+        }
+    }
+
     async fn declare(&self, channel: &Channel) -> lapin::Result<String> {
         match &self.kind {
             Kind::Own { exchange, keys } => {
@@ -96,6 +114,13 @@ impl Queue {
                 Ok(queue)
             }
             Kind::Assignments(server) => topology::declare_assignment_queue(channel, server).await,
+            Kind::Facts { name, keys } => {
+                topology::declare_fact_queue(channel, name).await?;
+                for key in keys {
+                    topology::bind(channel, name, names::EVENTS, key).await?;
+                }
+                Ok((*name).to_owned())
+            }
         }
     }
 
@@ -103,6 +128,7 @@ impl Queue {
         match &self.kind {
             Kind::Own { exchange, .. } => (*exchange).to_owned(),
             Kind::Assignments(server) => names::assignment_queue(server),
+            Kind::Facts { name, .. } => (*name).to_owned(),
         }
     }
 }

@@ -12,6 +12,10 @@ use understudy_core::{contract::names, ids::ServerId};
 const DELIVERY_LIMIT: i64 = 20;
 /// The most messages that wait for one server; assignments are sent only to servers that are heard.
 const ASSIGNMENTS_WAITING: i64 = 10_000;
+/// The most facts that wait for a service that does not run.
+const FACTS_WAITING: i64 = 10_000;
+/// After how long without its service a queue of facts is removed, in milliseconds: a week.
+const FACT_QUEUE_EXPIRES_MS: i64 = 7 * 24 * 3_600_000;
 /// The most dead letters that are kept; the oldest go first.
 const DEAD_KEPT: i64 = 100_000;
 /// The most requests that wait for a service.
@@ -94,6 +98,24 @@ pub(crate) async fn declare_assignment_queue(channel: &Channel, server: &ServerI
     bind(channel, &queue, names::ASSIGNMENTS, server.as_str()).await?;
     bind(channel, &queue, names::ASSIGNMENTS, names::ALL_SERVERS).await?;
     Ok(queue)
+}
+
+/// Declares a queue of facts that outlives its consumer. It forgets its oldest, which are dead-lettered, rather than
+/// hold up whoever tells facts; and goes by itself when nobody consumes it for a week.
+pub(crate) async fn declare_fact_queue(channel: &Channel, queue: &str) -> lapin::Result<()> {
+    let arguments = table([
+        ("x-queue-type", text("quorum")),
+        ("x-overflow", text("drop-head")),
+        ("x-max-length", AMQPValue::LongLongInt(FACTS_WAITING)),
+        ("x-expires", AMQPValue::LongLongInt(FACT_QUEUE_EXPIRES_MS)),
+        ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
+        ("x-dead-letter-exchange", text(names::DEAD)),
+        ("x-dead-letter-routing-key", text(queue)),
+    ]);
+    channel
+        .queue_declare(queue.into(), DURABLE_QUEUE, arguments)
+        .await
+        .map(drop)
 }
 
 /// Declares the queue of a service's requests. It goes when the service goes, so that a request to a service

@@ -1,8 +1,8 @@
 //! The licence ledger as a service: who holds which key, moved by failovers, kept on disk.
 //!
 //! What may happen to a key is decided in [`understudy_core::license`]; here signatures are verified, changes
-//! are stored before they are answered. It never asks or tells anybody anything: the orchestrator tells of
-//! moves, and filming waits for none of it.
+//! are stored before they are answered. It tells when keys are short; of moves the orchestrator tells, and filming
+//! waits for none of it.
 
 mod config;
 mod keys;

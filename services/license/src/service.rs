@@ -1,15 +1,17 @@
 //! The shell: a request at a time, stored before it is answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, Notify};
-use understudy_bus::{BrokerConfig, Bus, BusError, Link};
+use understudy_bus::{BrokerConfig, Bus, BusError, Link, Message};
 use understudy_core::{
     contract::{
         api::{LicenseHappening, LicensesView, Problem},
+        event::{Event, Fact},
         names,
         rpc::{Answer, LicenseReply, LicenseRequest, OrchestratorReply, OrchestratorRequest},
     },
+    ids::{CameraId, DomainId, ServerId},
     license::{Change, Ledger, LicenseError, history::happenings, shortage},
 };
 use understudy_runtime::{HostConfig, Process, clock};
@@ -26,6 +28,8 @@ use crate::{
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 /// How soon it is tried again when the orchestrator could not be asked.
 const COUNT_AGAIN: Duration = Duration::from_secs(5);
+/// Cameras that are named when keys are short.
+const CAMERAS_NAMED: usize = 100;
 /// For how long the orchestrator may take to say which cameras there are.
 const COUNT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -70,6 +74,8 @@ pub async fn run(
         ledger: Mutex::new(ledger),
         metrics,
         changed: Notify::new(),
+        told: Mutex::default(),
+        domain: host.domain.clone(),
     });
     process.spawn(
         "shortage",
@@ -98,7 +104,10 @@ async fn count_missing(service: Arc<Service>, bus: Bus, process: Process) {
             let again = match service.count_missing(&bus).await {
                 Ok(()) => COUNT_EVERY,
                 Err(why) => {
-                    tracing::debug!(why, "the orchestrator can't say which cameras there are");
+                    tracing::debug!(
+                        why,
+                        "cameras without a licence could not be counted, or not told of"
+                    );
                     COUNT_AGAIN
                 }
             };
@@ -114,11 +123,14 @@ async fn count_missing(service: Arc<Service>, bus: Bus, process: Process) {
 
 struct Service {
     config: LicenseConfig,
+    domain: DomainId,
     store: Store,
     ledger: Mutex<Ledger>,
     metrics: Metrics,
     /// The ledger is another one.
     changed: Notify,
+    /// Cameras without a licence that were told of, by their servers.
+    told: Mutex<BTreeMap<ServerId, usize>>,
 }
 
 impl Service {
@@ -140,7 +152,7 @@ impl Service {
         Ok(reply)
     }
 
-    /// Counts the cameras that no key covers, for the metrics only. The orchestrator knows which there are.
+    /// Counts the cameras that no key covers, for the metrics, and tells when they change. The orchestrator knows which there are.
     async fn count_missing(&self, bus: &Bus) -> Result<(), String> {
         if self.config.licensing == Licensing::Off {
             self.metrics.missing(0);
@@ -158,6 +170,37 @@ impl Service {
         let cameras: Vec<_> = views.into_iter().map(|view| view.camera).collect();
         let short = shortage::unlicensed(&self.ledger.lock().await.view().keys, &cameras);
         self.metrics.missing(short.values().map(Vec::len).sum());
+        self.tell(bus, short).await
+    }
+
+    /// Tells whose keys are short, and whose no more are: each once, and again if more cameras are concerned. What was
+    /// told is forgotten with the process, so that a shortage that lasts is told again after its next start.
+    async fn tell(&self, bus: &Bus, short: BTreeMap<ServerId, Vec<CameraId>>) -> Result<(), String> {
+        let mut told = self.told.lock().await;
+        let events = changes(&told, &short);
+        let domains = if events.is_empty() {
+            BTreeMap::new()
+        } else {
+            domains(bus).await?
+        };
+        for event in events {
+            let server = event.subject().to_owned();
+            // A server that was removed meanwhile has none any more.
+            let domain = domains.get(&server).unwrap_or(&self.domain);
+            let fact = Fact {
+                domain: domain.clone(),
+                at: clock::wall(),
+                event,
+            };
+            // What is not told now is told with the next count.
+            bus.publish(Message::fact(&fact)).await.map_err(|error| {
+                format!("that the licences of {server} are short, or are not, can't be told: {error}")
+            })?;
+        }
+        *told = short
+            .into_iter()
+            .map(|(server, cameras)| (server, cameras.len()))
+            .collect();
         Ok(())
     }
 
@@ -184,6 +227,38 @@ impl Service {
             Problem::unavailable(format!("the licence ledger can't be written: {error}"))
         })
     }
+}
+
+/// In which domain each server is.
+async fn domains(bus: &Bus) -> Result<BTreeMap<String, DomainId>, String> {
+    let request = OrchestratorRequest::ListServers;
+    let asked = bus.request::<_, Answer<OrchestratorReply>>(names::ORCHESTRATOR, &request, COUNT_DEADLINE);
+    match asked.await {
+        Ok(Ok(OrchestratorReply::Servers(views))) => Ok(views
+            .into_iter()
+            .map(|view| (view.server.id.to_string(), view.server.domain))
+            .collect()),
+        Ok(_) => Err("which servers there are can't be said".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What is to be told, when cameras beyond the keys were `told` of, and `short` are now.
+fn changes(told: &BTreeMap<ServerId, usize>, short: &BTreeMap<ServerId, Vec<CameraId>>) -> Vec<Event> {
+    let worse = short
+        .iter()
+        .filter(|(server, cameras)| told.get(*server).is_none_or(|before| cameras.len() > *before));
+    let enough = told.keys().filter(|server| !short.contains_key(*server));
+    worse
+        .map(|(server, cameras)| Event::LicenseShort {
+            server: server.clone(),
+            missing: u32::try_from(cameras.len()).unwrap_or(u32::MAX),
+            cameras: cameras.iter().take(CAMERAS_NAMED).cloned().collect(),
+        })
+        .chain(enough.map(|server| Event::LicenseEnough {
+            server: server.clone(),
+        }))
+        .collect()
 }
 
 fn decide(
@@ -242,5 +317,36 @@ fn refused(error: LicenseError) -> Problem {
     match error {
         LicenseError::Unknown(key) => Problem::not_found("licence key", key),
         other => Problem::conflict(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k4_a_shortage_is_told_once_and_again_when_it_grows_and_when_it_is_over() {
+        let server = ServerId::new("recorder-1").unwrap();
+        let cameras = |count: usize| -> BTreeMap<ServerId, Vec<CameraId>> {
+            let ids = (0..count).map(|number| CameraId::new(format!("cam-{number}")).unwrap());
+            [(server.clone(), ids.collect())].into()
+        };
+        let told = |count: usize| -> BTreeMap<ServerId, usize> { [(server.clone(), count)].into() };
+        let names = |told: &BTreeMap<ServerId, usize>, short: &BTreeMap<ServerId, Vec<CameraId>>| {
+            let events = changes(told, short);
+            events.iter().map(Event::name).collect::<Vec<_>>()
+        };
+        let none = BTreeMap::new();
+        assert_eq!(names(&BTreeMap::new(), &cameras(2)), ["license.short"]);
+        assert!(names(&told(2), &cameras(2)).is_empty());
+        assert!(names(&told(2), &cameras(1)).is_empty(), "it gets better");
+        assert_eq!(names(&told(2), &cameras(3)), ["license.short"]);
+        assert_eq!(names(&told(2), &none), ["license.enough"]);
+        let Some(Event::LicenseShort { missing, cameras, .. }) =
+            changes(&BTreeMap::new(), &cameras(300)).pop()
+        else {
+            panic!("it is short");
+        };
+        assert_eq!((missing, cameras.len()), (300, 100), "a fact is bounded");
     }
 }

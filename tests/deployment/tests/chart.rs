@@ -40,6 +40,18 @@ fn sets() -> Vec<Vec<&'static str>> {
             "recorders.nodeSelector.disk=large",
             "imagePullSecrets[0].name=registry",
             "console.hosts[0]=video.example.org",
+            "notifier.receivers[0].name=control-room",
+            "notifier.receivers[0].to=mailto:control-room@example.org",
+            "notifier.receivers[0].quiet=22:00-06:00",
+            "notifier.receivers[0].gather_ms=2000",
+            "notifier.receivers[0].events[0]=failover.*",
+            "notifier.receivers[1].name=hook",
+            "notifier.receivers[1].to_file=/run/secrets/understudy/hook.url",
+            "notifier.settings.smtp_host=mail.example.org",
+            "notifier.settings.smtp_port=587",
+            "notifier.settings.mail_from=understudy@example.org",
+            "notifier.secrets[0]=hook.url",
+            "notifier.storage.className=safe",
         ],
         vec![
             "secretName=understudy",
@@ -84,7 +96,7 @@ fn a1_helm_and_the_schemas_of_kubernetes_take_each_set_of_values() -> anyhow::Re
             .into_iter()
             .filter(|thing| !thing.contains("\nkind: ServiceMonitor"))
             .collect();
-        ensure!(known.len() >= 14, "only {} things of {values:?}", known.len());
+        ensure!(known.len() >= 16, "only {} things of {values:?}", known.len());
         let file = folder.path().join("rendered.yaml");
         fs::write(&file, known.join("\n---\n"))?;
         for version in VERSIONS {
@@ -133,6 +145,9 @@ fn a1_values_that_can_not_work_are_refused_by_name() -> anyhow::Result<()> {
         ("recorders.storage.size=much", "/recorders/storage/size"),
         ("license.issuers[0]=me", "/license/issuers/0"),
         ("domain=East Wing", "/domain"),
+        ("notifier.receivers[0].name=a b", "/notifier/receivers/0"),
+        ("notifier.receivers[0].name=hook", "/notifier/receivers/0"),
+        ("notifier.settings.smtp_password=hunter2", "/notifier/settings"),
         ("recorderz.replicas=1", "recorderz"),
     ] {
         let Err(refused) = rendered(&["secretName=understudy", value]) else {
@@ -153,7 +168,11 @@ fn a1_containers_have_no_rights_that_they_don_t_need() -> anyhow::Result<()> {
         .into_iter()
         .filter(|thing| thing.contains("\nkind: Deployment") || thing.contains("\nkind: StatefulSet"))
         .collect();
-    assert_eq!(workloads.len(), 5, "host, monitor, console, recorders, standbys");
+    assert_eq!(
+        workloads.len(),
+        6,
+        "host, monitor, console, notifier, recorders, standbys"
+    );
     let mut containers = 0;
     for workload in workloads {
         let count = |what: &str| workload.matches(what).count();
@@ -171,10 +190,15 @@ fn a1_containers_have_no_rights_that_they_don_t_need() -> anyhow::Result<()> {
         assert_eq!(count("automountServiceAccountToken: false"), 1);
         // The API's token is the console's alone, and the fleet's key nothing of those who talk to the outside.
         let (console, monitor) = (count("name: console"), count("name: monitor"));
+        let notifier = count("name: notifier");
         assert_eq!(count("key: console.token") > 0, console > 0, "{workload}");
-        assert_eq!(count("key: fleet.key") > 0, console + monitor == 0, "{workload}");
+        assert_eq!(
+            count("key: fleet.key") > 0,
+            console + monitor + notifier == 0,
+            "{workload}"
+        );
         containers += here;
     }
-    assert_eq!(containers, 10);
+    assert_eq!(containers, 11);
     Ok(())
 }

@@ -6,10 +6,11 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, ensure};
 use understudy_deployment::{project, run};
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "orchestrator",
     "monitor",
     "license",
+    "notifier",
     "console",
     "agent",
     "ingest",

@@ -70,11 +70,20 @@ fn decode<T: DeserializeOwned>(mut values: Value, origins: &Origins) -> Result<T
             retried = Some(key);
             continue;
         }
+        let why = error.inner().to_string();
+        let hint = meant(&why).map(|name| format!("; did you mean {name}?"));
         return Err(ConfigError::Invalid {
             origin,
-            message: format!("{key}: {}", error.inner()),
+            message: format!("{key}: {why}{}", hint.unwrap_or_default()),
         });
     }
+}
+
+/// Inside of a list nothing is known of keys but what serde says of them: "unknown field `a`, expected one of `b`,
+/// `c`". The one that was meant, if one resembles it.
+fn meant(why: &str) -> Option<&str> {
+    let mut names = why.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    nearest(names.next()?, names)
 }
 
 fn read(path: &Path, known: &Value, origins: &mut Origins) -> Result<Map<String, Value>, ConfigError> {

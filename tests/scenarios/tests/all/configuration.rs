@@ -70,6 +70,28 @@ fn a_folder_that_cant_be_written_is_named() -> anyhow::Result<()> {
 }
 
 #[test]
+fn k4_a_secret_that_is_missing_is_named_with_how_to_set_it() -> anyhow::Result<()> {
+    let receiver = "[[notifier.receivers]]\nname = \"anna\"\nto = \"mailto:anna@example.org\"\n";
+    let mail =
+        "[notifier]\nsmtp_host = \"mail.example.org\"\nmail_from = \"u@example.org\"\nsmtp_user = \"u\"\n";
+    says(
+        &start("notifier", &format!("{mail}{receiver}"), &[])?,
+        &["set notifier.smtp_password or notifier.smtp_password_file"],
+    );
+    let file = "smtp_password_file = \"/no/such/password\"\n";
+    says(
+        &start("notifier", &format!("{mail}{file}{receiver}"), &[])?,
+        &["notifier.smtp_password", "/no/such/password"],
+    );
+    // A key within a receiver is compared with those that it could be.
+    says(
+        &start("notifier", &format!("{mail}{receiver}evnts = []\n"), &[])?,
+        &["notifier.receivers[0]", "evnts", "did you mean events?"],
+    );
+    Ok(())
+}
+
+#[test]
 fn wrong_usage_exits_with_two() -> anyhow::Result<()> {
     let output = std::process::Command::new(executable())
         .args(["failover", "explode"])

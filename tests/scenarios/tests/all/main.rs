@@ -15,10 +15,19 @@ mod failback;
 mod licenses;
 mod maintenance;
 mod modes;
+mod notices;
 mod overlay;
 mod planned;
 mod power;
 mod prometheus;
+#[path = "../../../../services/notifier/tests/telling/receivers/mod.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "the notifier's own tests use more of it"
+)]
+mod receivers;
 mod relay;
 mod replacement;
 mod room;

@@ -1,0 +1,3 @@
+DROP TABLE notices_seen;
+DROP TABLE notices_told;
+DROP TABLE notices;
