@@ -9,7 +9,7 @@ FAILURE ?= kill
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test simulation soak requirements check bench dashboards images up down containers clean
+.PHONY: help setup build demo test simulation soak requirements check bench dashboards images up down containers package clean
 
 help: ## Say what there is
 	@echo 'Understudy: keeps video surveillance filming when a recording server fails.'
@@ -50,17 +50,23 @@ dashboards: build ## Draw the dashboards with the data of a real failover, to lo
 	UNDERSTUDY_PANEL_ANSWERS=$(CURDIR)/target/dashboards/answers.json scripts/test -E 'test(/f5_a1_each_panel/)'
 	node dashboards/draw/draw.mjs target/dashboards/answers.json target/dashboards
 
-images: ## Build the container image, by Docker or podman
+images: ## Build the container image, by Docker or podman, and its SBOM
+	@scripts/tools
 	@scripts/images
 
-up: ## Bring a fleet up in containers: a host, a recording server, a failover server
+up: ## Bring a fleet up in containers, with Prometheus and what else can be had
 	@scripts/up
 
 down: ## Stop it; recordings and settings stay
 	@scripts/down
 
 containers: build ## Kill and cut off a recording server's containers, and see it come back
+	@scripts/tools
 	@scripts/try-containers
+
+package: build ## Make the Debian package
+	@scripts/tools
+	@scripts/package
 
 clean: ## Remove what was built
 	cargo clean

@@ -73,6 +73,8 @@ enum Command {
     Ingest(ServiceArgs),
     /// Server: starts the service that hands recordings back
     Sync(ServiceArgs),
+    /// Whether a process is ready, by its exit status: for health checks
+    Ready(service::ReadyArgs),
     /// Opens settings for the recording service, which has no key of its own
     #[command(name = service::OPEN_BUNDLES, hide = true)]
     OpenBundles(service::OpenBundlesArgs),
@@ -148,6 +150,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Agent(arguments) => service::run(Service::Agent, arguments).await,
         Command::Ingest(arguments) => service::run(Service::Ingest, arguments).await,
         Command::Sync(arguments) => service::run(Service::Sync, arguments).await,
+        Command::Ready(arguments) => service::ready(&arguments).await,
         Command::OpenBundles(arguments) => service::open_bundles(&arguments),
         Command::Simulator(arguments) => service::simulate(arguments).await,
     }

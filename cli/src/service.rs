@@ -1,6 +1,6 @@
 //! Starts one service, or the simulator, in this process.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -48,6 +48,33 @@ pub(crate) struct SimulatorArgs {
     simulator: SimulatorConfig,
     #[command(flatten)]
     family: Family,
+}
+
+/// Which process is asked.
+#[derive(Debug, Args)]
+pub(crate) struct ReadyArgs {
+    /// Its --listen address
+    #[arg(default_value = "127.0.0.1:7600")]
+    address: SocketAddr,
+}
+
+/// How long a process may take to say whether it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(3);
+
+/// Asks a process on `/readyz`. Containers have no other program to ask with.
+pub(crate) async fn ready(arguments: &ReadyArgs) -> Result<(), Failure> {
+    let address = arguments.address;
+    let silent = Failure::while_doing(format!("no answer from {address}"));
+    let client = reqwest::Client::builder().no_proxy().timeout(READY_WITHIN);
+    let client = client.build().map_err(&silent)?;
+    let request = client.get(format!("http://{address}/readyz"));
+    let answer = request.send().await.map_err(&silent)?;
+    let status = answer.status();
+    let waiting = answer.text().await.map_err(&silent)?;
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("not ready: {}", waiting.trim())))
 }
 
 /// The subcommand that opens settings.

@@ -42,7 +42,11 @@ impl fmt::Debug for BrokerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// The URL's file can't be read.
-    #[error("broker.url_file: can't read {}: {source}", path.display())]
+    #[error(
+        "broker.url_file: can't read {}: {source}; put the broker's address there, amqp://user:password@host:port/vhost, \
+         readable for this service's user only",
+        path.display()
+    )]
     File {
         /// Which file.
         path: PathBuf,

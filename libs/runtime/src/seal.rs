@@ -37,7 +37,11 @@ impl fmt::Debug for FleetKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The key's file could not be read or written.
-    #[error("the fleet key {}: {source}", path.display())]
+    #[error(
+        "the fleet key {}: {source}; it is made once, on the host, by `understudy server key FILE`, and copied to each \
+         server, readable for this service's user only",
+        path.display()
+    )]
     File {
         /// Which file.
         path: PathBuf,
@@ -45,7 +49,7 @@ pub enum SealError {
         source: std::io::Error,
     },
     /// The file does not hold a key.
-    #[error("{} holds no fleet key: {KEY_BYTES} bytes in base64 are expected", .0.display())]
+    #[error("{} holds no fleet key, {KEY_BYTES} bytes in base64: copy the host's file anew", .0.display())]
     NoKey(PathBuf),
     /// The bundle was sealed with another key, or changed on its way.
     #[error("bundle {0} can't be opened: it was sealed with another fleet key, or changed on its way")]

@@ -57,7 +57,12 @@ pub fn secret(value: &Option<Secret>, file: &Option<PathBuf>, name: &str) -> Res
         (Some(value), None) => Ok(value.clone()),
         (None, Some(file)) => std::fs::read_to_string(file)
             .map(|text| Secret(text.trim_end_matches(['\r', '\n']).to_owned()))
-            .map_err(|error| problem(format!("can't read {}: {error}", file.display()))),
+            .map_err(|error| {
+                problem(format!(
+                    "can't read {}: {error}; put the secret there, readable for this service's user only",
+                    file.display()
+                ))
+            }),
     }
 }
 

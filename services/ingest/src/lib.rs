@@ -101,7 +101,7 @@ pub enum IngestError {
     #[error("cameras can't be recorded: {0}")]
     Studio(#[from] Fault),
     /// The fleet's key can't be used.
-    #[error("server.fleet_key_file: {0}; copy the file from the host, readable for this service's user only")]
+    #[error("server.fleet_key_file: {0}")]
     Key(#[from] OpenerError),
     /// The bus could not be set up.
     #[error(transparent)]

@@ -38,7 +38,11 @@ const ARCHIVE: &str = "archive";
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The server's data folder is not there and can't be made.
-    #[error("[server] data: can't make {}: {source}", path.display())]
+    #[error(
+        "[server] data: can't make {}: {source}; give this service's user write permission to the folder that it is in \
+         (chown), or set server.data to another folder",
+        path.display()
+    )]
     Folder {
         /// Which folder.
         path: PathBuf,

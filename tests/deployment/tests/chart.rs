@@ -52,6 +52,10 @@ fn sets() -> Vec<Vec<&'static str>> {
             "notifier.settings.mail_from=understudy@example.org",
             "notifier.secrets[0]=hook.url",
             "notifier.storage.className=safe",
+            "image.tag=0.1.0@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "recorders.tolerations[0].key=video",
+            "recorders.tolerations[0].operator=Exists",
+            "host.resources.limits.cpu=2",
         ],
         vec![
             "secretName=understudy",
@@ -149,6 +153,31 @@ fn a1_values_that_can_not_work_are_refused_by_name() -> anyhow::Result<()> {
         ("notifier.receivers[0].name=hook", "/notifier/receivers/0"),
         ("notifier.settings.smtp_password=hunter2", "/notifier/settings"),
         ("recorderz.replicas=1", "recorderz"),
+        ("externalDatabase.host=postgres", "/externalDatabase"),
+        ("secretName=My Secret", "/secretName"),
+        ("image.tag=two words", "/image/tag"),
+        ("image.repository=Upper/Case", "/image/repository"),
+        ("imagePullSecrets[0].names=registry", "/imagePullSecrets/0"),
+        (
+            "host.resources.limits.memory=lots",
+            "/host/resources/limits/memory",
+        ),
+        ("recorders.resources.limit.memory=1Gi", "/recorders/resources"),
+        (
+            "recorders.resources.requests.cpu=two",
+            "/recorders/resources/requests/cpu",
+        ),
+        (
+            "recorders.tolerations[0].effect=Never",
+            "/recorders/tolerations/0/effect",
+        ),
+        ("host.storage.className=Not Fast", "/host/storage/className"),
+        ("console.hosts[0]=https://video.example.org", "/console/hosts/0"),
+        (
+            "networkPolicy.apiFrom[0].labels.name=x",
+            "/networkPolicy/apiFrom/0",
+        ),
+        ("serviceMonitor.interval=0s", "/serviceMonitor/interval"),
     ] {
         let Err(refused) = rendered(&["secretName=understudy", value]) else {
             anyhow::bail!("{value} was taken");
