@@ -20,7 +20,7 @@ ready_after() {
     done
     echo $(($(milliseconds) - from))
 }
-for each in orchestrator:7600 license:7600 monitor:7600 console:7600 standby-1:7611 standby-1-agent:7612 standby-1-sync:7613; do
+for each in orchestrator:7600 license:7600 monitor:7600 notifier:7600 console:7600 standby-1:7611 standby-1-agent:7612 standby-1-sync:7613; do
     took=$(ready_after "${each%:*}" "${each#*:}")
     say "${each%:*} is ready $took ms after its container's start"
     [ "$took" -lt 2000 ] || die "that is too late"
