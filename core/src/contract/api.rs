@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::heartbeat::{CameraStatus, DamagedSegment, Evidence, Package, Progress, RightToAct, Storage};
+use super::heartbeat::{CameraStatus, DamagedSegment, Evidence, Package, Progress, RightToAct, Room, Storage};
 use crate::{
     assignment::Epoch,
     camera::Camera,
