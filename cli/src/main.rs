@@ -17,7 +17,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     client::Connection,
-    commands::{camera, coverage, events, failover, license, pair, policy, replace, restoration, server},
+    commands::{
+        camera, coverage, dead_letters, events, failover, license, pair, policy, replace, restoration, server,
+    },
     failure::Failure,
     service::{Service, ServiceArgs},
 };
@@ -55,6 +57,8 @@ enum Command {
     Coverage(One<coverage::CoverageArgs>),
     /// What happened, and what happens
     Events(One<events::EventsArgs>),
+    /// Messages that could not be handled: list, show, replay, drop
+    DeadLetters(Group<dead_letters::Command>),
     /// Host: starts the service that sees which servers are alive
     Monitor(ServiceArgs),
     /// Host: starts the service that decides on failovers
@@ -134,6 +138,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Camera(group) => camera::run(&group.connection, group.command).await,
         Command::Coverage(one) => coverage::run(&one.connection).await,
         Command::Events(one) => events::run(&one.connection, one.arguments).await,
+        Command::DeadLetters(group) => dead_letters::run(&group.connection, group.command).await,
         Command::Monitor(arguments) => service::run(Service::Monitor, arguments).await,
         Command::Orchestrator(arguments) => service::run(Service::Orchestrator, arguments).await,
         Command::Console(arguments) => service::run(Service::Console, arguments).await,

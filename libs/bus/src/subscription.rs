@@ -26,6 +26,7 @@ use crate::{
     Bus,
     backoff::Backoff,
     connection::Session,
+    dead,
     lane::Outgoing,
     message::{PREFIX, headers, timestamp, trace_of},
     topology,
@@ -86,7 +87,7 @@ impl Queue {
         }
     }
 
-    async fn declare(&self, channel: &Channel) -> lapin::Result<String> {
+    async fn declare(&self, session: &Session, channel: &Channel) -> lapin::Result<String> {
         match &self.kind {
             Kind::Own { exchange, keys } => {
                 let queue = topology::declare_own_queue(channel, LISTENER_LENGTH).await?;
@@ -95,7 +96,7 @@ impl Queue {
                 }
                 Ok(queue)
             }
-            Kind::Assignments(server) => topology::declare_assignment_queue(channel, server).await,
+            Kind::Assignments(server) => topology::assignment_queue(&session.connection, server).await,
         }
     }
 
@@ -214,9 +215,9 @@ impl Incoming {
         );
         let mut headers = self.properties.headers().clone().unwrap_or_default();
         let notes = [
-            ("understudy-reason", reason.as_str()),
-            ("understudy-exchange", &self.exchange),
-            ("understudy-routing-key", &self.routing_key),
+            (dead::REASON, reason.as_str()),
+            (dead::EXCHANGE, &self.exchange),
+            (dead::ROUTING_KEY, &self.routing_key),
         ];
         for (name, value) in notes {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -339,7 +340,7 @@ impl Feeder {
             Err(error) => return error.to_string(),
         };
         let why = tokio::select! {
-            ended = self.deliver(&channel, number, backoff) => match ended {
+            ended = self.deliver(session, &channel, number, backoff) => match ended {
                 Ok(()) => "the broker ended the consumer".to_owned(),
                 Err(error) => error.to_string(),
             },
@@ -353,11 +354,17 @@ impl Feeder {
         why
     }
 
-    async fn deliver(&self, channel: &Channel, number: u64, backoff: &mut Backoff) -> lapin::Result<()> {
+    async fn deliver(
+        &self,
+        session: &Session,
+        channel: &Channel,
+        number: u64,
+        backoff: &mut Backoff,
+    ) -> lapin::Result<()> {
         channel
             .basic_qos(self.queue.prefetch, BasicQosOptions::default())
             .await?;
-        let queue = self.queue.declare(channel).await?;
+        let queue = self.queue.declare(session, channel).await?;
         let options = BasicConsumeOptions::default();
         let consumer =
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());
