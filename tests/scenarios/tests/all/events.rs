@@ -21,10 +21,12 @@ use understudy_demo::rig::{Plan, Rig, eventually};
 use understudy_runtime::testing::left_out;
 use understudy_scenarios::{Fleet, PATIENCE, executable, folder, plan};
 
-/// A policy under which a server that is back gets everything back unasked.
+/// A policy under which a server that is back gets everything back unasked, and those who look for one that is missed
+/// have answered before it is failed over.
 fn by_itself() -> Policy {
     Policy {
         stop_automatically: true,
+        disconnection_ms: 2000,
         ..plan().policy
     }
 }
@@ -348,7 +350,7 @@ async fn a_consumer_that_never_acknowledges_and_a_queue_that_is_flooded_harm_no_
     let heard = fleet.events.heard();
     let events: u64 = heard.events.values().sum();
     assert!(
-        events > 15 && heard.events.contains_key("failover.completed"),
+        events >= 8 && heard.events.contains_key("failover.completed"),
         "{heard:?}"
     );
     let (few, many) = (
