@@ -18,7 +18,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     client::Connection,
     commands::{
-        camera, coverage, disk, events, failover, license, pair, policy, replace, restoration, server,
+        camera, coverage, dead_letters, disk, events, failover, license, pair, policy, replace, restoration,
+        server,
     },
     failure::Failure,
     service::{Service, ServiceArgs},
@@ -59,6 +60,8 @@ enum Command {
     Disk(One<disk::DiskArgs>),
     /// What happened, and what happens
     Events(One<events::EventsArgs>),
+    /// Messages that could not be handled: list, show, replay, drop
+    DeadLetters(Group<dead_letters::Command>),
     /// Host: starts the service that sees which servers are alive
     Monitor(ServiceArgs),
     /// Host: starts the service that decides on failovers
@@ -143,6 +146,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Coverage(one) => coverage::run(&one.connection).await,
         Command::Disk(one) => disk::run(&one.connection, &one.arguments),
         Command::Events(one) => events::run(&one.connection, one.arguments).await,
+        Command::DeadLetters(group) => dead_letters::run(&group.connection, group.command).await,
         Command::Monitor(arguments) => service::run(Service::Monitor, arguments).await,
         Command::Orchestrator(arguments) => service::run(Service::Orchestrator, arguments).await,
         Command::Console(arguments) => service::run(Service::Console, arguments).await,

@@ -20,6 +20,7 @@ use crate::{
 /// before use. A higher term begins whenever somebody reports an epoch above the orchestrator's own, as after
 /// a restore from a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Epoch {
     /// Counts the times at which the counter could not be trusted to go on.

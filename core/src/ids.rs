@@ -38,6 +38,11 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "schema", schemars(extend(
+            "pattern" = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+            "maxLength" = MAX_LENGTH
+        )))]
         #[serde(transparent)]
         pub struct $name(String);
 

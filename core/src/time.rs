@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// May jump when somebody sets the clock: never subtract two of them to decide anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 

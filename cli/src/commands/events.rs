@@ -6,7 +6,10 @@ use tokio_util::{
     codec::{FramedRead, LinesCodec},
     io::StreamReader,
 };
-use understudy_core::contract::event::Fact;
+use understudy_core::{
+    contract::event::Fact,
+    ids::{DomainId, ServerId},
+};
 
 use crate::{
     client::{Api, Connection},
@@ -21,6 +24,18 @@ const LINE_MAX: usize = 1024 * 1024;
 pub(crate) struct EventsArgs {
     /// Only these, e.g. failover.started or 'failover.*'
     names: Vec<String>,
+    /// The same
+    #[arg(long, value_name = "NAME")]
+    name: Vec<String>,
+    /// Only of this domain; may be given several times
+    #[arg(long)]
+    domain: Vec<DomainId>,
+    /// Only those in which this server takes part; may be given several times
+    #[arg(long)]
+    server: Vec<ServerId>,
+    /// Not from before: a time such as 2026-11-28T08:00:00Z, or how long ago, such as 10m
+    #[arg(long, value_parser = since)]
+    since: Option<jiff::Timestamp>,
     /// Go on with what happens from now on, until interrupted
     #[arg(long, short)]
     follow: bool,
@@ -28,11 +43,7 @@ pub(crate) struct EventsArgs {
 
 pub(crate) async fn run(connection: &Connection, arguments: EventsArgs) -> Result<(), Failure> {
     let (api, output) = (connection.client()?, connection.output());
-    let query: Vec<_> = arguments
-        .names
-        .iter()
-        .map(|name| ("name", name.clone()))
-        .collect();
+    let query = query(&arguments);
     if arguments.follow {
         return follow(&api, output, &query).await;
     }
@@ -41,6 +52,33 @@ pub(crate) async fn run(connection: &Connection, arguments: EventsArgs) -> Resul
         return output.done("nothing happened since the console was started");
     }
     facts.iter().try_for_each(|fact| tell(output, fact))
+}
+
+fn query(arguments: &EventsArgs) -> Vec<(&'static str, String)> {
+    let names = arguments.names.iter().chain(&arguments.name);
+    let names = names.map(|name| ("name", name.clone()));
+    let domains = arguments
+        .domain
+        .iter()
+        .map(|domain| ("domain", domain.to_string()));
+    let servers = arguments
+        .server
+        .iter()
+        .map(|server| ("server", server.to_string()));
+    let since = arguments.since.iter().map(|since| ("since", since.to_string()));
+    names.chain(domains).chain(servers).chain(since).collect()
+}
+
+/// A time, or how long ago it was.
+fn since(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let ago = super::policy::duration(text)
+        .map_err(|_| "a time such as 2026-11-28T08:00:00Z, or how long ago, such as 10m".to_owned())?;
+    jiff::Timestamp::now()
+        .checked_sub(ago)
+        .map_err(|error| error.to_string())
 }
 
 async fn follow(api: &Api, output: Output, query: &[(&str, String)]) -> Result<(), Failure> {
@@ -111,6 +149,14 @@ mod tests {
         assert_eq!(about(&restoring), "recorder-1 → standby-1  f");
         let recovered = fact("server.recovered", serde_json::json!({ "server": "recorder-1" }));
         assert_eq!(about(&recovered), "recorder-1");
+    }
+
+    #[test]
+    fn since_is_a_time_or_how_long_ago() {
+        let at = since("2026-11-28T08:00:00Z").expect("a time");
+        assert_eq!(at.as_second(), 1_795_852_800);
+        assert!(since("10m").expect("a duration") < jiff::Timestamp::now());
+        assert!(since("yesterday").expect_err("neither").contains("10m"));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod camera;
 pub(crate) mod coverage;
+pub(crate) mod dead_letters;
 pub(crate) mod disk;
 pub(crate) mod events;
 pub(crate) mod failover;

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::heartbeat::{CameraStatus, DamagedSegment, Evidence, Package, Progress, RightToAct, Room, Storage};
+use super::heartbeat::{
+    CameraStatus, DamagedSegment, Evidence, Package, Progress, RightToAct, Room, Storage,
+};
 use crate::{
     assignment::Epoch,
     camera::Camera,
@@ -244,6 +246,7 @@ pub struct CameraEdit {
 
 /// What people can set of a camera; named as in [`CameraEdit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CameraField {
     /// Its name.
@@ -266,6 +269,7 @@ pub enum CameraField {
 
 /// A change of a recording server's settings that was made during its failover, and holds until its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TemporaryChange {
     /// Of which camera; without it, of the server itself: its name.
     pub camera: Option<CameraId>,
@@ -281,6 +285,7 @@ pub struct TemporaryChange {
 
 /// What was done to a camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// It was added.
@@ -293,6 +298,7 @@ pub enum ChangeKind {
 
 /// The offer to keep what was changed in a device during a failover. The password is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Offer {
     /// Whether it was answered, and how.
     pub state: OfferState,
@@ -304,6 +310,7 @@ pub struct Offer {
 
 /// What became of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OfferState {
     /// Nobody has answered.
@@ -316,6 +323,7 @@ pub enum OfferState {
 
 /// Why a failover was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FailoverReason {
     /// What kind.
     pub kind: ReasonKind,
@@ -327,6 +335,7 @@ pub struct FailoverReason {
 
 /// The kinds of reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonKind {
     /// A person asked for it.
@@ -630,4 +639,44 @@ pub struct Unreached {
     pub server: ServerId,
     /// Why, in words.
     pub why: String,
+}
+
+/// Messages that could not be handled, the oldest first: `dead-letters`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLettersView {
+    /// How many there are.
+    pub total: u64,
+    /// The oldest of them.
+    pub letters: Vec<DeadLetterView>,
+}
+
+/// A message that could not be handled: `dead-letters/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterView {
+    /// Made of its contents: equal for messages that are equal in everything.
+    pub id: String,
+    /// Why it could not be handled, in words.
+    pub reason: String,
+    /// The queue that it came from.
+    pub queue: String,
+    /// The exchange that it had been sent to.
+    pub exchange: String,
+    /// The key that it had been sent with.
+    pub routing_key: String,
+    /// CloudEvents `type`; empty if it has none.
+    pub kind: String,
+    /// CloudEvents `source`; empty if it has none.
+    pub source: String,
+    /// CloudEvents `time`.
+    pub time: Option<Timestamp>,
+    /// The size of its body.
+    pub bytes: u64,
+    /// Why it can't be replayed, in words; empty if it can.
+    pub not_replayable: String,
+    /// The beginning of its body as text, of one that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Its headers that are text, of one that is asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
 }

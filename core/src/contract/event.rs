@@ -31,6 +31,7 @@ pub struct Fact {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "name", content = "data")]
 pub enum Event {
     /// A failover was decided on and its failover server chosen.

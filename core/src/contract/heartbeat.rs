@@ -130,6 +130,7 @@ pub enum PackageState {
 
 /// State of the recording volume, as its server's agent sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Storage {
     /// The state.
     pub state: StorageState,
@@ -143,6 +144,7 @@ pub struct Storage {
 
 /// State of the recording volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StorageState {
     /// It takes recordings.
@@ -260,6 +262,7 @@ pub enum CameraStatus {
 
 /// Why a camera does not film.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CameraFault {
     /// No connection could be made, or it was closed.
@@ -332,6 +335,7 @@ pub struct Paths {
 
 /// One thing that was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// When, by the observer's clock.
     pub at: Timestamp,
@@ -374,6 +378,7 @@ pub struct RestorationReport {
 
 /// How far a restoration is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Progress {
     /// Segments in the source's manifest.
     pub segments_total: u64,
@@ -395,6 +400,7 @@ pub struct Progress {
 
 /// A segment that could not be handed back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DamagedSegment {
     /// Its path below the archive.
     pub path: String,

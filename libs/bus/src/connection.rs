@@ -108,6 +108,8 @@ struct Inner {
     facts: Lane,
     transient: Lane,
     requests: Requests,
+    /// Held by whoever reads the dead letters: what one has in hand, another would not see.
+    dead: tokio::sync::Mutex<()>,
     _gone: DropGuard,
 }
 
@@ -159,6 +161,7 @@ impl Bus {
             facts: lane(),
             transient: lane(),
             requests: Requests::start(&sessions, &metrics, process),
+            dead: tokio::sync::Mutex::default(),
             process: process.clone(),
             sessions,
             metrics,
@@ -260,6 +263,10 @@ impl Bus {
         &self.inner.metrics
     }
 
+    pub(crate) fn dead(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.dead
+    }
+
     pub(crate) fn requests(&self) -> &Requests {
         &self.inner.requests
     }
@@ -347,9 +354,7 @@ impl Connector {
     async fn connect(&mut self) -> lapin::Result<Session> {
         let properties = ConnectionProperties::default().with_connection_name(self.name.as_str().into());
         let connection = Connection::connect_uri(self.address.uri.clone(), properties).await?;
-        let channel = connection.create_channel().await?;
-        topology::declare(&channel).await?;
-        channel.close(200, "done".into()).await?;
+        topology::declare(&connection).await?;
         self.sessions += 1;
         let (ended, _) = watch::channel(None);
         Ok(Session {

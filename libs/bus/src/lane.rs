@@ -70,7 +70,7 @@ impl PublishError {
 }
 
 /// What goes out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,

@@ -9,6 +9,7 @@
 mod backoff;
 mod config;
 mod connection;
+mod dead;
 mod lane;
 mod message;
 mod metrics;
@@ -21,6 +22,7 @@ mod topology;
 
 pub use config::{BrokerConfig, BusError};
 pub use connection::{Bus, Link};
+pub use dead::DeadError;
 pub use lane::PublishError;
 pub use message::{Message, Persistence};
 pub use outbox::OutboxSource;

@@ -195,17 +195,28 @@ impl Bus {
             body,
             properties,
         };
-        requests
-            .lane
-            .publish(outgoing)
-            .await
-            .map_err(|error| match error {
-                PublishError::Unroutable { .. } => RequestError::NobodyThere(service.to_owned()),
-                PublishError::Down(why) => RequestError::Down(why),
-                other => RequestError::Down(other.to_string()),
-            })?;
+        let mut published = requests.lane.publish(outgoing.clone()).await;
+        if matches!(published, Err(PublishError::Unroutable { .. })) && self.bind_requests(service).await {
+            published = requests.lane.publish(outgoing).await;
+        }
+        published.map_err(|error| match error {
+            PublishError::Unroutable { .. } => RequestError::NobodyThere(service.to_owned()),
+            PublishError::Down(why) => RequestError::Down(why),
+            other => RequestError::Down(other.to_string()),
+        })?;
         let lost = |_| RequestError::Down("the connection was lost before the answer came".to_owned());
         answer.await.map_err(lost)?
+    }
+
+    /// Binds the queue of `service`, whose own account may not; false if it is not there.
+    async fn bind_requests(&self, service: &str) -> bool {
+        let Ok(session) = self.sessions().current() else {
+            return false;
+        };
+        tokio::select! {
+            bound = topology::bind_request_queue(&session.connection, service) => bound.is_ok(),
+            _why = session.ended() => false,
+        }
     }
 
     /// Answers requests to `service` with `handler`, several at once, until the process ends; those begun have
@@ -300,9 +311,9 @@ impl<F> Server<F> {
     }
 
     async fn open(&self, session: &Session) -> lapin::Result<Consumer> {
+        let queue = topology::declare_request_queue(&session.connection, &self.service).await?;
         let channel = session.connection.create_channel().await?;
         channel.basic_qos(AT_ONCE, BasicQosOptions::default()).await?;
-        let queue = topology::declare_request_queue(&channel, &self.service).await?;
         let options = BasicConsumeOptions::default();
         channel
             .basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default())

@@ -26,6 +26,7 @@ use crate::{
     Bus,
     backoff::Backoff,
     connection::Session,
+    dead,
     lane::Outgoing,
     message::{PREFIX, headers, timestamp, trace_of},
     topology,
@@ -104,7 +105,7 @@ impl Queue {
         }
     }
 
-    async fn declare(&self, channel: &Channel) -> lapin::Result<String> {
+    async fn declare(&self, session: &Session, channel: &Channel) -> lapin::Result<String> {
         match &self.kind {
             Kind::Own { exchange, keys } => {
                 let queue = topology::declare_own_queue(channel, LISTENER_LENGTH).await?;
@@ -113,7 +114,7 @@ impl Queue {
                 }
                 Ok(queue)
             }
-            Kind::Assignments(server) => topology::declare_assignment_queue(channel, server).await,
+            Kind::Assignments(server) => topology::assignment_queue(&session.connection, server).await,
             Kind::Facts { name, keys } => {
                 topology::declare_fact_queue(channel, name).await?;
                 for key in keys {
@@ -240,9 +241,9 @@ impl Incoming {
         );
         let mut headers = self.properties.headers().clone().unwrap_or_default();
         let notes = [
-            ("understudy-reason", reason.as_str()),
-            ("understudy-exchange", &self.exchange),
-            ("understudy-routing-key", &self.routing_key),
+            (dead::REASON, reason.as_str()),
+            (dead::EXCHANGE, &self.exchange),
+            (dead::ROUTING_KEY, &self.routing_key),
         ];
         for (name, value) in notes {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
@@ -365,7 +366,7 @@ impl Feeder {
             Err(error) => return error.to_string(),
         };
         let why = tokio::select! {
-            ended = self.deliver(&channel, number, backoff) => match ended {
+            ended = self.deliver(session, &channel, number, backoff) => match ended {
                 Ok(()) => "the broker ended the consumer".to_owned(),
                 Err(error) => error.to_string(),
             },
@@ -379,11 +380,17 @@ impl Feeder {
         why
     }
 
-    async fn deliver(&self, channel: &Channel, number: u64, backoff: &mut Backoff) -> lapin::Result<()> {
+    async fn deliver(
+        &self,
+        session: &Session,
+        channel: &Channel,
+        number: u64,
+        backoff: &mut Backoff,
+    ) -> lapin::Result<()> {
         channel
             .basic_qos(self.queue.prefetch, BasicQosOptions::default())
             .await?;
-        let queue = self.queue.declare(channel).await?;
+        let queue = self.queue.declare(session, channel).await?;
         let options = BasicConsumeOptions::default();
         let consumer =
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());

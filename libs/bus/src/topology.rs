@@ -2,8 +2,9 @@
 //! exclusive, no mirroring).
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
 };
 use understudy_core::{contract::names, ids::ServerId};
@@ -53,16 +54,68 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// Declares what everybody shares. Doing it again changes nothing.
-pub(crate) async fn declare(channel: &Channel) -> lapin::Result<()> {
-    let exchanges = [
-        (names::EVENTS, ExchangeKind::Topic),
-        (names::ASSIGNMENTS, ExchangeKind::Direct),
-        (names::HEARTBEATS, ExchangeKind::Topic),
-        (names::RPC, ExchangeKind::Direct),
-        (names::DEAD, ExchangeKind::Topic),
-    ];
-    for (name, kind) in exchanges {
+const EXCHANGES: [(&str, ExchangeKind); 5] = [
+    (names::EVENTS, ExchangeKind::Topic),
+    (names::ASSIGNMENTS, ExchangeKind::Direct),
+    (names::HEARTBEATS, ExchangeKind::Topic),
+    (names::RPC, ExchangeKind::Direct),
+    (names::DEAD, ExchangeKind::Topic),
+];
+
+/// Whether what was asked for is not there.
+pub(crate) fn is_missing(error: &lapin::Error) -> bool {
+    is(error, &AMQPSoftError::NOTFOUND)
+}
+
+/// Whether this account may not do what was asked for.
+pub(crate) fn is_forbidden(error: &lapin::Error) -> bool {
+    is(error, &AMQPSoftError::ACCESSREFUSED)
+}
+
+fn is(error: &lapin::Error, soft: &AMQPSoftError) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if *said.kind() == AMQPErrorKind::Soft(soft.clone()))
+}
+
+/// Finds what everybody shares, and makes it where it is not there. To find it takes no rights, to make it those of
+/// the orchestrator's account: whoever may do anything to an exchange could remove it too.
+pub(crate) async fn declare(connection: &Connection) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    match find(&channel).await {
+        Ok(()) => return channel.close(200, "done".into()).await,
+        // The broker has closed the channel with it.
+        Err(error) if is_missing(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let channel = connection.create_channel().await?;
+    make(&channel).await?;
+    channel.close(200, "done".into()).await
+}
+
+async fn find(channel: &Channel) -> lapin::Result<()> {
+    for (name, kind) in EXCHANGES {
+        let passive = ExchangeDeclareOptions {
+            passive: true,
+            ..DURABLE_EXCHANGE
+        };
+        channel
+            .exchange_declare(name.into(), kind, passive, FieldTable::default())
+            .await?;
+    }
+    find_queue(channel, names::DEAD_QUEUE).await
+}
+
+async fn find_queue(channel: &Channel, queue: &str) -> lapin::Result<()> {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..DURABLE_QUEUE
+    };
+    let found = channel.queue_declare(queue.into(), passive, FieldTable::default());
+    found.await.map(drop)
+}
+
+/// Doing it again changes nothing.
+async fn make(channel: &Channel) -> lapin::Result<()> {
+    for (name, kind) in EXCHANGES {
         channel
             .exchange_declare(name.into(), kind, DURABLE_EXCHANGE, FieldTable::default())
             .await?;
@@ -77,6 +130,26 @@ pub(crate) async fn declare(channel: &Channel) -> lapin::Result<()> {
         .queue_declare(names::DEAD_QUEUE.into(), DURABLE_QUEUE, arguments)
         .await?;
     bind(channel, names::DEAD_QUEUE, names::DEAD, "#").await
+}
+
+/// Makes the queue through which `server` hears its assignments, and binds it again in any case: after a crash RabbitMQ
+/// may bring a queue back without what it was bound to. An account that may not do so, a server's own, finds it: the
+/// orchestrator's makes it once the server is enrolled, and again whenever the broker comes back.
+pub(crate) async fn assignment_queue(connection: &Connection, server: &ServerId) -> lapin::Result<String> {
+    let channel = connection.create_channel().await?;
+    let queue = match declare_assignment_queue(&channel, server).await {
+        Ok(queue) => {
+            channel.close(200, "done".into()).await?;
+            return Ok(queue);
+        }
+        // The broker has closed the channel with it.
+        Err(error) if is_forbidden(&error) => names::assignment_queue(server),
+        Err(error) => return Err(error),
+    };
+    let channel = connection.create_channel().await?;
+    find_queue(&channel, &queue).await?;
+    channel.close(200, "done".into()).await?;
+    Ok(queue)
 }
 
 /// Declares the queue through which `server` hears its assignments.
@@ -118,10 +191,18 @@ pub(crate) async fn declare_fact_queue(channel: &Channel, queue: &str) -> lapin:
         .map(drop)
 }
 
+/// The queue of a service's requests.
+pub(crate) fn request_queue(service: &str) -> String {
+    format!("{}.{service}", names::RPC)
+}
+
 /// Declares the queue of a service's requests. It goes when the service goes, so that a request to a service
 /// that is not there is returned at once instead of waiting for its deadline.
-pub(crate) async fn declare_request_queue(channel: &Channel, service: &str) -> lapin::Result<String> {
-    let queue = format!("{}.{service}", names::RPC);
+///
+/// A server's account may not bind it, since it could bind it to other services' requests as well: then whoever asks
+/// first does ([`bind_request_queue`]).
+pub(crate) async fn declare_request_queue(connection: &Connection, service: &str) -> lapin::Result<String> {
+    let queue = request_queue(service);
     let options = QueueDeclareOptions {
         auto_delete: true,
         ..DURABLE_QUEUE
@@ -132,11 +213,26 @@ pub(crate) async fn declare_request_queue(channel: &Channel, service: &str) -> l
         ("x-message-ttl", AMQPValue::LongLongInt(REQUEST_WORTH_MS)),
         ("x-expires", AMQPValue::LongLongInt(REQUEST_QUEUE_EXPIRES_MS)),
     ]);
+    let channel = connection.create_channel().await?;
     channel
         .queue_declare(queue.as_str().into(), options, arguments)
         .await?;
-    bind(channel, &queue, names::RPC, service).await?;
+    match bind(&channel, &queue, names::RPC, service).await {
+        Ok(()) => channel.close(200, "done".into()).await?,
+        // The broker has closed the channel with it.
+        Err(error) if is_forbidden(&error) => {
+            tracing::debug!(queue, "whoever asks first binds the queue");
+        }
+        Err(error) => return Err(error),
+    }
     Ok(queue)
+}
+
+/// Binds the queue of a service's requests, which has to be there.
+pub(crate) async fn bind_request_queue(connection: &Connection, service: &str) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    bind(&channel, &request_queue(service), names::RPC, service).await?;
+    channel.close(200, "done".into()).await
 }
 
 /// Declares a queue for this connection alone, that forgets its oldest messages rather than grow.

@@ -28,6 +28,11 @@ impl Backend {
         Self { bus, deadline }
     }
 
+    /// The bus itself.
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Asks the orchestrator.
     pub(crate) async fn orchestrator(&self, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
         self.ask(names::ORCHESTRATOR, &request).await

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::sync::broadcast;
 use understudy_bus::{Bus, Queue};
-use understudy_core::contract::event::{Event, Fact};
+use understudy_core::{
+    contract::event::{Event, Fact},
+    time::Timestamp,
+};
 
 /// How far a reader may fall behind: a failover of a thousand cameras, each with an event.
 const BEHIND_MAX: usize = 1_024;
@@ -65,19 +68,41 @@ impl Feed {
     }
 }
 
-/// Which facts somebody wants: names such as `failover.started`, `failover.*` or `*`; without any, all.
+/// Which facts somebody wants; what says nothing wants all.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Filter(pub(crate) Vec<String>);
+pub(crate) struct Filter {
+    /// Names such as `failover.started`, `failover.*` or `*`; any of them.
+    pub(crate) names: Vec<String>,
+    /// Any of these domains.
+    pub(crate) domains: Vec<String>,
+    /// Any of these servers takes part.
+    pub(crate) servers: Vec<String>,
+    /// Not from before.
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// The fields of events that name a server.
+const SERVERS: [&str; 6] = ["server", "stand_in", "from", "to", "successor", "replaced_by"];
 
 impl Filter {
     /// Whether this one is wanted.
-    pub(crate) fn wants(&self, event: &Event) -> bool {
-        let name = event.name();
+    pub(crate) fn wants(&self, fact: &Fact) -> bool {
+        let name = fact.event.name();
         let matches = |pattern: &String| match pattern.strip_suffix('*') {
             Some(beginning) => name.starts_with(beginning),
             None => name == pattern,
         };
-        self.0.is_empty() || self.0.iter().any(matches)
+        (self.names.is_empty() || self.names.iter().any(matches))
+            && (self.domains.is_empty() || self.domains.iter().any(|domain| domain == fact.domain.as_str()))
+            && self.since.is_none_or(|since| fact.at >= since)
+            && (self.servers.is_empty() || self.takes_part(&fact.event))
+    }
+
+    fn takes_part(&self, event: &Event) -> bool {
+        // Events are few: whatever they name is read from what is sent anyway.
+        let json = serde_json::to_value(event).unwrap_or_default();
+        let mut named = SERVERS.iter().filter_map(|field| json["data"][*field].as_str());
+        named.any(|server| self.servers.iter().any(|wanted| wanted == server))
     }
 }
 
@@ -151,14 +176,42 @@ mod tests {
         assert!(coming.try_recv().is_err());
     }
 
+    fn filter(names: &[&str]) -> Filter {
+        Filter {
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+            ..Filter::default()
+        }
+    }
+
     #[test]
     fn events_are_chosen_by_name() {
-        let event = entry("a").fact.event;
-        let wants = |patterns: &[&str]| {
-            Filter(patterns.iter().map(|&pattern| pattern.to_owned()).collect()).wants(&event)
-        };
+        let fact = entry("a").fact;
+        let wants = |patterns: &[&str]| filter(patterns).wants(&fact);
         assert!(wants(&[]) && wants(&["*"]) && wants(&["server.*"]) && wants(&["server.recovered"]));
         assert!(!wants(&["server"]) && !wants(&["failover.*"]));
         assert!(wants(&["failover.*", "server.recovered"]));
+    }
+
+    #[test]
+    fn events_are_chosen_by_domain_server_and_time() {
+        let license = serde_json::json!({
+            "domain": "east", "at": 50, "name": "license.transferred",
+            "data": { "failover": "f", "from": "recorder-1", "to": "standby-1", "devices": 2 },
+        });
+        let fact: Fact = serde_json::from_value(license).expect("a fact");
+        let wants = |domain: &str, server: &str, since: i64| {
+            let all = Filter {
+                names: Vec::new(),
+                domains: vec![domain.to_owned()],
+                servers: vec!["recorder-9".to_owned(), server.to_owned()],
+                since: Some(Timestamp(since)),
+            };
+            all.wants(&fact)
+        };
+        assert!(wants("east", "recorder-1", 50) && wants("east", "standby-1", 49));
+        assert!(!wants("west", "standby-1", 50), "another domain");
+        assert!(!wants("east", "standby-2", 50), "another server");
+        assert!(!wants("east", "f", 50), "no server");
+        assert!(!wants("east", "standby-1", 51), "before");
     }
 }

@@ -47,6 +47,10 @@ pub(crate) enum Operation {
     ListLicenseHistory,
     AddLicense,
     RemoveLicense,
+    ListDeadLetters,
+    GetDeadLetter,
+    ReplayDeadLetter,
+    DropDeadLetter,
     FollowEvents,
     OpenApi,
 }
@@ -115,6 +119,14 @@ pub(crate) fn table() -> Vec<Route> {
         line(Method::GET, "/license-history", Op::ListLicenseHistory),
         line(Method::POST, "/licenses", Op::AddLicense),
         line(Method::DELETE, "/licenses/{license}", Op::RemoveLicense),
+        line(Method::GET, "/dead-letters", Op::ListDeadLetters),
+        line(Method::GET, "/dead-letters/{letter}", Op::GetDeadLetter),
+        line(Method::DELETE, "/dead-letters/{letter}", Op::DropDeadLetter),
+        line(
+            Method::POST,
+            "/dead-letters/{letter}/replay",
+            Op::ReplayDeadLetter,
+        ),
         line(Method::GET, "/events", Op::FollowEvents),
         line(Method::GET, "/openapi.json", Op::OpenApi),
     ]

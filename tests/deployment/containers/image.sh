@@ -34,7 +34,7 @@ refuses() {
 }
 settings="--volume $PWD/infra/compose/host.toml:/etc/understudy/understudy.toml:ro"
 server="--volume $PWD/infra/compose/server.toml:/etc/understudy/understudy.toml:ro --env UNDERSTUDY_SERVER__ID=recorder-1 --env UNDERSTUDY_BROKER__URL_FILE=/run/secrets/broker.url"
-broker="--volume $UNDERSTUDY_SECRETS/broker/ingest.url:/run/secrets/broker.url:ro"
+broker="--volume $UNDERSTUDY_SECRETS/broker/server.main.recorder-1.url:/run/secrets/broker.url:ro"
 key="--volume $UNDERSTUDY_SECRETS/fleet.key:/run/secrets/fleet.key:ro"
 with="--config /etc/understudy/understudy.toml --listen 127.0.0.1:7600"
 echo short >"$run/short" && chmod 444 "$run/short"

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 use tempfile::TempDir;
+use understudy_contract::listen::Listener;
 use understudy_core::{
     contract::{
         api::{FailoverView, Phase, ServerState, ServerView},
@@ -50,6 +51,8 @@ pub struct Fleet {
     pub rig: Rig,
     /// For how long nobody may have filmed at a time, as the test measured it.
     pub unfilmed: Duration,
+    /// Every event, held against `docs/events/asyncapi.yaml`: one that is not as described there fails the test.
+    pub events: Listener,
     _folder: TempDir,
 }
 
@@ -118,21 +121,24 @@ impl Fleet {
             folder: folder.path().to_owned(),
             ..plan
         };
-        Ok(Self {
-            rig: Rig::start(plan).await?,
-            unfilmed: Duration::ZERO,
-            _folder: folder,
-        })
+        let rig = Rig::describe(plan).await?;
+        let mut fleet = Self::of(rig, folder)?;
+        fleet.rig.launch().await?;
+        fleet.rig.enroll().await?;
+        Ok(fleet)
     }
 
-    /// A fleet that was started in another way.
-    #[must_use]
-    pub fn of(rig: Rig, folder: TempDir) -> Self {
-        Self {
+    /// A fleet that is started in another way.
+    ///
+    /// # Errors
+    /// If its events can't be heard.
+    pub fn of(rig: Rig, folder: TempDir) -> anyhow::Result<Self> {
+        Ok(Self {
+            events: Listener::start(&rig.broker.url())?,
             rig,
             unfilmed: Duration::ZERO,
             _folder: folder,
-        }
+        })
     }
 
     /// As [`Fleet::start`], and waits until every camera films on `recorder-1` and it is protected.

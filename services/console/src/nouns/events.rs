@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError as Lagged};
-use understudy_core::contract::api::Problem;
+use understudy_core::{contract::api::Problem, time::Timestamp};
 use warp::{Reply, sse};
 
 use crate::{
@@ -13,28 +13,19 @@ use crate::{
     http::{Api, Call},
 };
 
-/// The most patterns of one reader.
-const PATTERNS_MAX: usize = 64;
+/// The most values of one kind that a reader chooses by.
+const CHOSEN_MAX: usize = 64;
 
 /// Follows the events; with `Accept: application/json` lists the latest and ends.
 ///
-/// `name=failover.*` chooses (more than once: any of them), `recent=false` leaves out those that happened
-/// before. A reader that comes back names the last that it had in `Last-Event-ID`.
+/// `name=failover.*`, `domain=east` and `server=recorder-1` choose (more than once: any of them), and so does
+/// `since=2026-11-28T08:00:00Z`; `recent=false` leaves out those that happened before. A reader that comes back names
+/// the last that it had in `Last-Event-ID`.
 pub(super) fn follow(api: &Arc<Api>, call: &Call) -> Outcome {
-    let query = call.query(&["name", "recent"])?;
-    let names: Vec<String> = query
-        .iter()
-        .filter(|(key, _)| key == "name")
-        .map(|(_, value)| value.clone())
-        .collect();
-    if names.len() > PATTERNS_MAX {
-        return Err(Problem::invalid(format!(
-            "at most {PATTERNS_MAX} names can be given"
-        )));
-    }
-    let filter = Filter(names);
+    let query = call.query(&["name", "domain", "server", "since", "recent"])?;
+    let filter = filter(&query)?;
     let (mut recent, coming) = api.feed.read(call.header("last-event-id"));
-    recent.retain(|entry| filter.wants(&entry.fact.event));
+    recent.retain(|entry| filter.wants(&entry.fact));
     if query
         .iter()
         .any(|(key, value)| key == "recent" && value == "false")
@@ -57,12 +48,39 @@ pub(super) fn follow(api: &Arc<Api>, call: &Call) -> Outcome {
     Ok(sse::reply(sse::keep_alive().stream(events)).into_response())
 }
 
+fn filter(query: &[(String, String)]) -> Result<Filter, Problem> {
+    let all = |name: &str| {
+        let values = query.iter().filter(|(key, _)| key == name);
+        let values: Vec<String> = values.map(|(_, value)| value.clone()).collect();
+        if values.len() > CHOSEN_MAX {
+            return Err(Problem::invalid(format!(
+                "{name} can be given {CHOSEN_MAX} times at most"
+            )));
+        }
+        Ok(values)
+    };
+    let since = |text: &String| {
+        let at: Result<jiff::Timestamp, _> = text.parse();
+        at.map(|at| Timestamp(at.as_millisecond())).map_err(|_| {
+            Problem::invalid(format!(
+                "since={text:?}: a time such as 2026-11-28T08:00:00Z is possible"
+            ))
+        })
+    };
+    Ok(Filter {
+        names: all("name")?,
+        domains: all("domain")?,
+        servers: all("server")?,
+        since: all("since")?.last().map(since).transpose()?,
+    })
+}
+
 /// Those that are wanted, up to where the reader fell behind.
 fn live(coming: BroadcastStream<Arc<Entry>>, filter: Filter) -> impl Stream<Item = sse::Event> {
     coming
         .filter_map(move |next| {
             let chosen = match next {
-                Ok(entry) => filter.wants(&entry.fact.event).then(|| (to_event(&entry), true)),
+                Ok(entry) => filter.wants(&entry.fact).then(|| (to_event(&entry), true)),
                 Err(Lagged::Lagged(count)) => Some((farewell(count), false)),
             };
             std::future::ready(chosen)
@@ -96,7 +114,6 @@ mod tests {
     use understudy_core::{
         contract::event::{Event, Fact},
         ids::{DomainId, ServerId},
-        time::Timestamp,
     };
 
     use super::*;

@@ -1,6 +1,7 @@
 //! One file per noun: each turns a request into a question to the service that owns the noun.
 
 mod cameras;
+mod dead_letters;
 mod domains;
 mod events;
 mod failovers;
@@ -31,7 +32,12 @@ const BY_MAX: usize = 128;
 pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Outcome {
     match operation {
         // These read them themselves.
-        Op::FollowEvents | Op::ListCameras | Op::ListFailovers | Op::ListSnapshots => {}
+        Op::FollowEvents
+        | Op::ListCameras
+        | Op::ListFailovers
+        | Op::ListSnapshots
+        | Op::ListDeadLetters
+        | Op::DropDeadLetter => {}
         Op::EditServer
         | Op::RemoveServer
         | Op::EraseServer
@@ -81,6 +87,10 @@ pub(crate) async fn carry_out(api: &Arc<Api>, operation: Op, call: &Call) -> Out
         Op::ListLicenseHistory => licenses::history(backend).await,
         Op::AddLicense => licenses::add(backend, call).await,
         Op::RemoveLicense => licenses::remove(backend, call).await,
+        Op::ListDeadLetters => dead_letters::list(backend, call).await,
+        Op::GetDeadLetter => dead_letters::get(backend, call).await,
+        Op::ReplayDeadLetter => dead_letters::replay(backend, call).await,
+        Op::DropDeadLetter => dead_letters::remove(backend, call).await,
         Op::FollowEvents => events::follow(api, call),
         Op::OpenApi => openapi::document(),
     }

@@ -1,5 +1,6 @@
 //! The console as its callers see it: over HTTP, with a real RabbitMQ where one is needed.
 
+mod dead_letters;
 mod events;
 mod fleet;
 mod nobody;

@@ -242,7 +242,7 @@ impl Domains {
             addresses.push(address);
         }
         let domains = Self {
-            fleet: Fleet::of(rig, folder),
+            fleet: Fleet::of(rig, folder)?,
             network,
             _cameras: cameras,
         };

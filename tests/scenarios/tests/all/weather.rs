@@ -62,7 +62,7 @@ async fn c2_a_bad_line_is_no_disconnection_at_default_settings_and_a_death_after
         camera.url = format!("rtsp://{address}/{}", camera_name(index));
     }
     rig.api.add_cameras(&cameras).await?;
-    let mut fleet = Fleet::of(rig, folder);
+    let mut fleet = Fleet::of(rig, folder)?;
     fleet.films("recorder-1", 2).await?;
     fleet
         .server("recorder-1", "to be protected", |view| view.protected)

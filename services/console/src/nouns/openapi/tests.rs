@@ -9,10 +9,11 @@ use understudy_core::{
     camera::Camera,
     contract::{
         api::{
-            CameraEdit, CameraField, CameraView, ChangeKind, Considered, DomainView, FailoverReason,
-            FailoverView, LicenseHappening, LicenseKeyView, LicenseKind, LicensesView, Offer, OfferState,
-            Phase, Problem, ReasonKind, ReplacementCandidate, ReplacementView, ServerEdit, ServerState,
-            ServerView, SnapshotView, SnapshotsView, StandsIn, Step, TemporaryChange, Unreached,
+            CameraEdit, CameraField, CameraView, ChangeKind, Considered, DeadLetterView, DeadLettersView,
+            DomainView, FailoverReason, FailoverView, LicenseHappening, LicenseKeyView, LicenseKind,
+            LicensesView, Offer, OfferState, Phase, Problem, ReasonKind, ReplacementCandidate,
+            ReplacementView, ServerEdit, ServerState, ServerView, SnapshotView, SnapshotsView, StandsIn,
+            Step, TemporaryChange, Unreached,
         },
         heartbeat::{DamagedSegment, Evidence, Progress, RightToAct, Room},
     },
@@ -263,6 +264,19 @@ fn servers_and_cameras_are_as_described() {
             ..CameraEdit::default()
         },
     );
+}
+
+#[test]
+fn dead_letters_are_as_described() {
+    let letter = DeadLetterView {
+        time: Some(Timestamp(1)),
+        body: Some("{}".into()),
+        headers: [("traceparent".to_owned(), String::new())].into(),
+        ..DeadLetterView::default()
+    };
+    check("DeadLetterView", &letter);
+    let letters = vec![letter];
+    check("DeadLettersView", &DeadLettersView { total: 1, letters });
 }
 
 #[test]

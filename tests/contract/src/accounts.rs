@@ -1,0 +1,58 @@
+//! The accounts of `infra/rabbitmq/accounts` on a broker of a test's own.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, ensure};
+use understudy_bus::private_broker::PrivateBroker;
+
+/// Accounts that a broker knows.
+#[derive(Debug)]
+pub struct Accounts {
+    passwords: PathBuf,
+    broker: SocketAddr,
+}
+
+impl Accounts {
+    /// Makes them; passwords and definitions lie in `folder`.
+    ///
+    /// # Errors
+    /// With what the script or the broker said.
+    pub async fn make(broker: &PrivateBroker, folder: &Path, names: &[&str]) -> anyhow::Result<Self> {
+        let project = crate::folder()
+            .ancestors()
+            .nth(2)
+            .expect("docs/events")
+            .to_owned();
+        let passwords = folder.join("passwords");
+        let output = Command::new(project.join("infra/rabbitmq/accounts"))
+            .arg(&passwords)
+            .args(names)
+            .output()
+            .context("infra/rabbitmq/accounts does not run")?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "infra/rabbitmq/accounts: {said}");
+        let definitions = folder.join("definitions.json");
+        std::fs::write(&definitions, &output.stdout)?;
+        broker
+            .control(&["import_definitions", &definitions.display().to_string()])
+            .await?;
+        Ok(Self {
+            passwords,
+            broker: broker.address(),
+        })
+    }
+
+    /// The address of the broker for one of them.
+    ///
+    /// # Errors
+    /// If it has no password.
+    pub fn url(&self, name: &str) -> anyhow::Result<String> {
+        let file = self.passwords.join(name);
+        let password = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(format!("amqp://{name}:{}@{}/%2f", password.trim(), self.broker))
+    }
+}
