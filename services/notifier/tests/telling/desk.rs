@@ -17,7 +17,7 @@ use understudy_runtime::{HostConfig, Process, Secret};
 
 use crate::receivers::eventually;
 
-pub fn receiver(name: &str, to: &str) -> ReceiverConfig {
+pub(crate) fn receiver(name: &str, to: &str) -> ReceiverConfig {
     ReceiverConfig {
         name: name.to_owned(),
         to: Some(Secret::new(to)),
@@ -36,7 +36,7 @@ pub fn receiver(name: &str, to: &str) -> ReceiverConfig {
     }
 }
 
-pub fn config(receivers: Vec<ReceiverConfig>) -> NotifierConfig {
+pub(crate) fn config(receivers: Vec<ReceiverConfig>) -> NotifierConfig {
     NotifierConfig {
         receivers,
         first_pause_ms: 50,
@@ -46,14 +46,14 @@ pub fn config(receivers: Vec<ReceiverConfig>) -> NotifierConfig {
     }
 }
 
-pub fn host(folder: &Path) -> HostConfig {
+pub(crate) fn host(folder: &Path) -> HostConfig {
     HostConfig {
         data: folder.to_owned(),
         ..HostConfig::default()
     }
 }
 
-pub fn start(config: &NotifierConfig, host: &HostConfig, broker: &Broker) -> Process {
+pub(crate) fn start(config: &NotifierConfig, host: &HostConfig, broker: &Broker) -> Process {
     let process = Process::for_test("notifier");
     let (config, host, broker, running) = (config.clone(), host.clone(), broker.config(), process.clone());
     process.spawn("notifier", async move {
@@ -64,7 +64,7 @@ pub fn start(config: &NotifierConfig, host: &HostConfig, broker: &Broker) -> Pro
     process
 }
 
-pub fn started(failover: &str) -> Event {
+pub(crate) fn started(failover: &str) -> Event {
     Event::FailoverStarted {
         failover: FailoverId::new(failover).unwrap(),
         server: ServerId::new("recorder-1").unwrap(),
@@ -80,20 +80,20 @@ pub fn started(failover: &str) -> Event {
 }
 
 /// Whoever tells facts.
-pub struct Teller {
-    pub bus: Bus,
-    pub process: Process,
+pub(crate) struct Teller {
+    pub(crate) bus: Bus,
+    pub(crate) process: Process,
 }
 
 impl Teller {
-    pub async fn new(broker: &Broker) -> Self {
+    pub(crate) async fn new(broker: &Broker) -> Self {
         let process = Process::for_test("teller");
         let bus = Bus::start(&broker.config(), "teller", &process).unwrap();
         eventually("the bus", async || bus.connected().await.then_some(())).await;
         Self { bus, process }
     }
 
-    pub async fn tell(&self, event: Event) -> Message {
+    pub(crate) async fn tell(&self, event: Event) -> Message {
         let message = Message::fact(&Fact {
             domain: DomainId::new("east").unwrap(),
             at: Timestamp(1_782_864_000_000),
@@ -103,13 +103,13 @@ impl Teller {
         message
     }
 
-    pub async fn done(self) {
+    pub(crate) async fn done(self) {
         self.process.finish().await;
     }
 }
 
 /// Facts are only heard once the notifier has its queue.
-pub async fn listens(broker: &Broker) {
+pub(crate) async fn listens(broker: &Broker) {
     eventually("the notifier's queue to be consumed", async || {
         let listed = broker
             .control(&["-q", "list_queues", "name", "consumers"])
@@ -123,7 +123,7 @@ pub async fn listens(broker: &Broker) {
     .await;
 }
 
-pub fn figure(process: &Process, name: &str, labels: &[(&str, &str)]) -> f64 {
+pub(crate) fn figure(process: &Process, name: &str, labels: &[(&str, &str)]) -> f64 {
     let families = process.registry().gather();
     let family = families.iter().find(|family| family.name() == name);
     let metrics = family.map(|family| family.get_metric()).unwrap_or_default();

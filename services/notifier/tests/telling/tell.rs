@@ -191,74 +191,85 @@ async fn k4_a_trial_says_of_each_receiver_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn k4_what_can_not_work_is_refused_by_the_name_of_its_key() {
-    let mail = || receiver("anna", "mailto:anna@example.org");
-    let with_mail = |change: fn(&mut NotifierConfig)| {
-        let mut config = config(vec![mail()]);
+async fn k4_what_can_not_work_with_mails_is_refused_by_the_name_of_its_key() {
+    let with = |change: fn(&mut NotifierConfig)| {
+        let mut config = config(vec![receiver("anna", "mailto:anna@example.org")]);
         "mail.example.org".clone_into(&mut config.smtp_host);
         "understudy@example.org".clone_into(&mut config.mail_from);
         change(&mut config);
         config
     };
-    let one = |change: fn(&mut ReceiverConfig)| {
-        let mut receiver = receiver("hook", "https://example.org/hook");
-        change(&mut receiver);
-        config(vec![receiver])
+    let login = |change: fn(&mut NotifierConfig)| {
+        let mut config = with(change);
+        config.smtp_user = Some("anna".to_owned());
+        config
     };
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty");
     std::fs::write(&empty, "\n").unwrap();
-    let mut empty_file = with_mail(|config| config.smtp_user = Some("anna".to_owned()));
+    let mut empty_file = login(|_| {});
     empty_file.smtp_password_file = Some(empty);
-    let cases: Vec<(NotifierConfig, &[&str])> = vec![
-        (config(Vec::new()), &["[[notifier.receivers]]"]),
-        (config(vec![mail()]), &["notifier.smtp_host", "set it"]),
+    refused(vec![
         (
-            with_mail(|config| config.mail_from.clear()),
+            with(|config| config.smtp_host.clear()),
+            &["notifier.smtp_host", "set it"],
+        ),
+        (
+            with(|config| config.mail_from.clear()),
             &["notifier.mail_from", "sender"],
         ),
         (
-            with_mail(|config| config.smtp_user = Some("anna".to_owned())),
-            &["notifier.smtp_password", "smtp_password_file"],
+            login(|_| {}),
+            &["set notifier.smtp_password or notifier.smtp_password_file"],
         ),
         (
-            with_mail(|config| {
-                config.smtp_user = Some("anna".to_owned());
-                config.smtp_password_file = Some("/no/such/file".into());
-            }),
+            login(|config| config.smtp_password_file = Some("/no/such/file".into())),
             &["notifier.smtp_password", "/no/such/file"],
         ),
         (empty_file, &["notifier.smtp_password", "empty"]),
         (
-            with_mail(|config| {
-                config.smtp_user = Some("anna".to_owned());
+            login(|config| {
                 config.smtp_password = Some(Secret::new("hunter2"));
                 config.smtp_security = understudy_notifier::SmtpSecurity::Plain;
             }),
             &["notifier.smtp_security", "in clear"],
         ),
         (
-            with_mail(|config| config.time_zone = "Europe/Berln".to_owned()),
+            with(|config| config.smtp_password = Some(Secret::new("hunter2"))),
+            &["notifier.smtp_user"],
+        ),
+        (
+            with(|config| config.time_zone = "Europe/Berln".to_owned()),
             &["time_zone", "IANA"],
         ),
         (
-            with_mail(|config| config.ca_file = Some("/no/such.pem".into())),
+            with(|config| config.ca_file = Some("/no/such.pem".into())),
             &["ca_file", "/no/such.pem"],
         ),
-        (with_mail(|config| config.first_pause_ms = 0), &["first_pause_ms"]),
+        (with(|config| config.first_pause_ms = 0), &["first_pause_ms"]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn k4_a_receiver_that_can_not_work_is_refused_by_the_name_of_its_key() {
+    let one = |change: fn(&mut ReceiverConfig)| {
+        let mut receiver = receiver("hook", "https://example.org/hook");
+        change(&mut receiver);
+        config(vec![receiver])
+    };
+    let to = |to: &str| config(vec![receiver("hook", to)]);
+    let two = vec![
+        receiver("hook", "https://example.org"),
+        receiver("hook", "https://example.org"),
+    ];
+    refused(vec![
+        (config(Vec::new()), &["[[notifier.receivers]]"]),
+        (config(two), &["receivers.hook.name", "two"]),
         (one(|hook| hook.to = None), &["receivers.hook.to", "to_file"]),
-        (
-            one(|hook| hook.to = Some(Secret::new("ftp://hunter2/x"))),
-            &["receivers.hook.to", "mailto:"],
-        ),
-        (
-            one(|hook| hook.to = Some(Secret::new("https://"))),
-            &["receivers.hook.to", "URL"],
-        ),
-        (
-            one(|hook| hook.to = Some(Secret::new("syslog+udp://"))),
-            &["receivers.hook.to", "syslog+udp"],
-        ),
+        (to("ftp://hunter2/x"), &["receivers.hook.to", "mailto:"]),
+        (to("https://"), &["receivers.hook.to", "URL"]),
+        (to("syslog+udp://"), &["receivers.hook.to", "syslog+udp"]),
         (
             one(|hook| hook.quiet = Some("22-06".to_owned())),
             &["receivers.hook.quiet", "22:00-06:30"],
@@ -272,14 +283,12 @@ async fn k4_what_can_not_work_is_refused_by_the_name_of_its_key() {
             one(|hook| hook.secret_file = Some("/no/such/secret".into())),
             &["receivers.hook.secret", "/no/such/secret"],
         ),
-        (
-            config(vec![
-                receiver("hook", "https://example.org"),
-                receiver("hook", "https://example.org"),
-            ]),
-            &["receivers.hook.name", "two"],
-        ),
-    ];
+    ])
+    .await;
+}
+
+/// Each is refused with these words, and without a secret.
+async fn refused(cases: Vec<(NotifierConfig, &[&str])>) {
     for (config, words) in cases {
         let Err(NotifierError::Configuration(said)) = try_each(&config).await else {
             panic!("{words:?} was taken");

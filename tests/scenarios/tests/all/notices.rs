@@ -1,5 +1,7 @@
 //! Somebody is told of a failover, from the host itself.
 
+use std::net::SocketAddr;
+
 use understudy_core::{contract::api::Phase, policy::Pairing};
 use understudy_demo::rig::Plan;
 use understudy_runtime::clock;
@@ -36,6 +38,60 @@ fn count(mails: &[String], line: &str) -> usize {
     unfolded.iter().map(|mail| mail.matches(line).count()).sum()
 }
 
+fn configuration(hook: SocketAddr, night: SocketAddr, mail: SocketAddr, syslog: SocketAddr) -> String {
+    format!(
+        r#"
+[notifier]
+time_zone = "UTC"
+first_pause_ms = 200
+longest_pause_ms = 1000
+smtp_host = "127.0.0.1"
+smtp_port = {port}
+smtp_security = "plain"
+mail_from = "understudy@example.org"
+
+[[notifier.receivers]]
+name = "control-room"
+to = "http://{hook}/hook"
+
+[[notifier.receivers]]
+name = "night"
+to = "http://{night}/hook"
+quiet = "{quiet}"
+
+[[notifier.receivers]]
+name = "anna"
+to = "mailto:anna@example.org"
+
+[[notifier.receivers]]
+name = "log"
+to = "syslog+udp://{syslog}"
+"#,
+        port = mail.port(),
+        quiet = around_now(),
+    )
+}
+
+/// A trial says of each receiver what became of it.
+async fn trial(fleet: &Fleet) -> anyhow::Result<()> {
+    let config = fleet.rig.plan.folder.join("host/host.toml");
+    let tried = tokio::process::Command::new(executable())
+        .args(["notifier", "--test", "--config"])
+        .arg(&config)
+        .output()
+        .await?;
+    let said = String::from_utf8(tried.stdout)?;
+    assert!(tried.status.success(), "{said}");
+    for receiver in ["control-room", "night", "anna", "log"] {
+        let line = said.lines().find(|line| line.starts_with(receiver));
+        assert!(
+            line.is_some_and(|line| line.ends_with("sent")),
+            "{receiver}: {said}"
+        );
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_meanwhile()
 -> anyhow::Result<()> {
@@ -50,17 +106,7 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
     );
     let (folder, mails) = (folder()?, tempfile::tempdir()?);
     let syslogd = Syslogd::listen(mails.path()).await;
-    let extra = format!(
-        "\n[notifier]\ntime_zone = \"UTC\"\nfirst_pause_ms = 200\nlongest_pause_ms = 1000\n\
-         smtp_host = \"127.0.0.1\"\nsmtp_port = {}\nsmtp_security = \"plain\"\nmail_from = \"understudy@example.org\"\n\
-         [[notifier.receivers]]\nname = \"control-room\"\nto = \"http://{hook_at}/hook\"\n\
-         [[notifier.receivers]]\nname = \"night\"\nto = \"http://{night_at}/hook\"\nquiet = \"{}\"\n\
-         [[notifier.receivers]]\nname = \"anna\"\nto = \"mailto:anna@example.org\"\n\
-         [[notifier.receivers]]\nname = \"log\"\nto = \"syslog+udp://{}\"\n",
-        mail_at.port(),
-        around_now(),
-        syslogd.udp,
-    );
+    let extra = configuration(hook_at, night_at, mail_at, syslogd.udp);
     let mut fleet = Fleet::filming_in(
         folder,
         Plan {
@@ -156,22 +202,7 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
     let woken = eventually("the night", async || night.taken(1)).await;
     assert_eq!(events(&woken), ["failover.waiting"]);
 
-    // A trial says of each what became of it.
-    let config = fleet.rig.plan.folder.join("host/host.toml");
-    let tried = tokio::process::Command::new(executable())
-        .args(["notifier", "--test", "--config"])
-        .arg(&config)
-        .output()
-        .await?;
-    let said = String::from_utf8(tried.stdout)?;
-    assert!(tried.status.success(), "{said}");
-    for receiver in ["control-room", "night", "anna", "log"] {
-        let line = said.lines().find(|line| line.starts_with(receiver));
-        assert!(
-            line.is_some_and(|line| line.ends_with("sent")),
-            "{receiver}: {said}"
-        );
-    }
+    trial(&fleet).await?;
     fleet.rig.stop().await;
     Ok(())
 }

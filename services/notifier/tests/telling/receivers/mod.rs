@@ -20,7 +20,7 @@ use warp::{Filter as _, http::StatusCode};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until there is an answer.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {
@@ -32,7 +32,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 }
 
 /// The signature that a webhook has.
-pub fn signature(secret: &str, body: &[u8]) -> String {
+pub(crate) fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body);
     let sum = mac.finalize().into_bytes();
@@ -42,17 +42,17 @@ pub fn signature(secret: &str, body: &[u8]) -> String {
 
 /// One POST that was taken.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Post {
-    pub key: String,
-    pub signature: String,
-    pub authorization: String,
-    pub raw: Vec<u8>,
-    pub body: serde_json::Value,
+pub(crate) struct Post {
+    pub(crate) key: String,
+    pub(crate) signature: String,
+    pub(crate) authorization: String,
+    pub(crate) raw: Vec<u8>,
+    pub(crate) body: serde_json::Value,
 }
 
 /// A web server.
 #[derive(Clone, Default)]
-pub struct Hook {
+pub(crate) struct Hook {
     taken: Arc<Mutex<Vec<Post>>>,
     refused: Arc<Mutex<Vec<String>>>,
     /// What it answers first.
@@ -62,20 +62,20 @@ pub struct Hook {
 
 impl Hook {
     /// An address at which nobody listens: on it, connections are refused.
-    pub fn free() -> SocketAddr {
+    pub(crate) fn free() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.local_addr().unwrap()
     }
 
     /// Answers `answers`, one after the other, and 204 from then on.
-    pub async fn listen(address: SocketAddr, answers: Vec<u16>) -> Self {
+    pub(crate) async fn listen(address: SocketAddr, answers: Vec<u16>) -> Self {
         let hook = Self::default();
         *hook.answers.lock().unwrap() = answers;
         hook.serve(address, None).await
     }
 
     /// Sends everybody to another address.
-    pub async fn redirect(address: SocketAddr, to: &str) -> Self {
+    pub(crate) async fn redirect(address: SocketAddr, to: &str) -> Self {
         Self::default().serve(address, Some(to.to_owned())).await
     }
 
@@ -130,24 +130,24 @@ impl Hook {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address.unwrap()
     }
 
     /// What was taken, if it is that much at least.
-    pub fn taken(&self, least: usize) -> Option<Vec<Post>> {
+    pub(crate) fn taken(&self, least: usize) -> Option<Vec<Post>> {
         let taken = self.taken.lock().unwrap();
         (taken.len() >= least).then(|| taken.clone())
     }
 
     /// The keys of what was not.
-    pub fn refused(&self) -> Vec<String> {
+    pub(crate) fn refused(&self) -> Vec<String> {
         self.refused.lock().unwrap().clone()
     }
 }
 
 /// A mail server: aiosmtpd, which `scripts/tools` gets. Ends when it is dropped.
-pub struct Smtpd {
+pub(crate) struct Smtpd {
     child: Child,
     folder: PathBuf,
 }
@@ -158,7 +158,7 @@ impl Smtpd {
     }
 
     /// Whether one could be had; says so if not.
-    pub fn is_here() -> bool {
+    pub(crate) fn is_here() -> bool {
         let asked = Command::new(Self::python())
             .args(["-c", "import aiosmtpd, trustme"])
             .output();
@@ -170,7 +170,7 @@ impl Smtpd {
     }
 
     /// Makes a certificate for 127.0.0.1: `server.pem`, `server.key`, and `client.pem` of who vouches for it.
-    pub fn certificate(folder: &Path) {
+    pub(crate) fn certificate(folder: &Path) {
         let made = Command::new(Self::python())
             .args(["-m", "trustme", "-q", "-d"])
             .arg(folder)
@@ -180,7 +180,7 @@ impl Smtpd {
     }
 
     /// Starts one that puts mails into `folder`.
-    pub fn start(port: u16, folder: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(port: u16, folder: &Path, arguments: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../services/notifier/tests/telling/receivers/smtpd.py");
         let mut child = Command::new(Self::python())
@@ -203,7 +203,7 @@ impl Smtpd {
     }
 
     /// The mails that it took, if it is that many at least.
-    pub fn taken(&self, least: usize) -> Option<Vec<String>> {
+    pub(crate) fn taken(&self, least: usize) -> Option<Vec<String>> {
         let mut files: Vec<PathBuf> = std::fs::read_dir(&self.folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -223,15 +223,15 @@ impl Drop for Smtpd {
 }
 
 /// A syslog daemon that listens in each way.
-pub struct Syslogd {
-    pub udp: SocketAddr,
-    pub tcp: SocketAddr,
-    pub unix: PathBuf,
+pub(crate) struct Syslogd {
+    pub(crate) udp: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) unix: PathBuf,
     heard: Arc<Mutex<Vec<(&'static str, String)>>>,
 }
 
 impl Syslogd {
-    pub async fn listen(folder: &Path) -> Self {
+    pub(crate) async fn listen(folder: &Path) -> Self {
         let unix = folder.join("log");
         let heard: Arc<Mutex<Vec<(&'static str, String)>>> = Arc::default();
         let datagrams = UnixDatagram::bind(&unix).unwrap();
@@ -261,7 +261,7 @@ impl Syslogd {
     }
 
     /// The line that came this way, if one did.
-    pub fn heard(&self, way: &str) -> Option<String> {
+    pub(crate) fn heard(&self, way: &str) -> Option<String> {
         let heard = self.heard.lock().unwrap();
         heard
             .iter()
