@@ -23,4 +23,5 @@ mod replacement;
 mod sessions;
 mod sites;
 mod takeover;
+mod traces;
 mod weather;
