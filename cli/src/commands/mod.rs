@@ -11,3 +11,4 @@ pub(crate) mod policy;
 pub(crate) mod replace;
 pub(crate) mod restoration;
 pub(crate) mod server;
+mod timeline;
