@@ -13,6 +13,7 @@ mod demo;
 mod each_trigger;
 mod failback;
 mod licenses;
+mod logs;
 mod maintenance;
 mod modes;
 mod overlay;
