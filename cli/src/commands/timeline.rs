@@ -81,7 +81,11 @@ pub(crate) fn lines(view: &FailoverView) -> Vec<String> {
     let entries = entries(view).into_iter();
     entries
         .map(|entry| {
-            let after = format!("+{}", short(between(start, entry.at)));
+            let after = if entry.at < start {
+                format!("-{}", short(between(entry.at, start)))
+            } else {
+                format!("+{}", short(between(start, entry.at)))
+            };
             let begins = entry.phase.filter(|phase| now != Some(*phase));
             now = entry.phase.or(now);
             let head = begins.map_or("", phase);
