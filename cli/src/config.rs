@@ -12,7 +12,7 @@ use understudy_ingest::IngestConfig;
 use understudy_license::LicenseConfig;
 use understudy_notifier::NotifierConfig;
 use understudy_orchestrator::OrchestratorConfig;
-use understudy_runtime::{ConfigError, HostConfig, RuntimeConfig, ServerConfig, load};
+use understudy_runtime::{ConfigError, HostConfig, RuntimeConfig, ServerConfig, TelemetryConfig, load};
 use understudy_sync::SyncConfig;
 
 /// Environment variables that are flags of client commands, not keys of the file.
@@ -24,6 +24,8 @@ const FLAGS: [&str; 2] = ["UNDERSTUDY_URL", "UNDERSTUDY_TOKEN_FILE"];
 pub(crate) struct Config {
     /// What every process needs.
     pub(crate) runtime: RuntimeConfig,
+    /// Where traces go.
+    pub(crate) telemetry: TelemetryConfig,
     /// Where the broker is.
     pub(crate) broker: BrokerConfig,
     /// What the host's services share.

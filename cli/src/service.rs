@@ -144,7 +144,7 @@ pub(crate) async fn run(service: Service, arguments: ServiceArgs) -> Result<(), 
     if config.runtime.domain == RuntimeConfig::default().domain {
         config.runtime.domain = service.domain(&config);
     }
-    let process = Process::start(service.name(), &config.runtime)
+    let process = Process::start_traced(service.name(), &config.runtime, &config.telemetry)
         .await
         .map_err(failed)?;
     let outcome = start(service, config, &process).await;

@@ -11,7 +11,10 @@ use understudy_core::{
     words::size,
 };
 
-use super::overlay::{self, OffersArgs};
+use super::{
+    overlay::{self, OffersArgs},
+    timeline,
+};
 use crate::{
     client::{Api, Connection, who},
     confirm::Consent,
@@ -283,11 +286,7 @@ fn detail(view: &FailoverView) -> String {
         ),
         format!("started     {}", time(view.started_at)),
         format!("ended       {}", view.ended_at.map_or_else(|| "-".into(), time)),
-        format!("detection   {}", seconds(view.detection_ms)),
-        format!(
-            "takeover    {}",
-            view.takeover_ms.map_or_else(|| "-".into(), seconds)
-        ),
+        format!("took        {}", timeline::durations(view)),
         format!(
             "licences    {}",
             if view.licenses_settled {
@@ -299,17 +298,12 @@ fn detail(view: &FailoverView) -> String {
         format!("disabled    {}", list(&view.disabled)),
         format!("handed back {}", progress(view)),
     ];
+    lines.extend(timeline::cameras(view).map(|cameras| format!("cameras     {cameras}")));
+    lines.extend(timeline::trace(view).map(|trace| format!("trace       {trace}")));
     if !view.waits_for.is_empty() {
         lines.push(format!("waits for   {}", view.waits_for));
     }
     lines.extend(overlay::lines(view));
-    lines.push("evidence".into());
-    lines.extend(
-        view.reason
-            .evidence
-            .iter()
-            .map(|one| format!("  {}  {}: {}", time(one.at), one.observer, one.seen)),
-    );
     lines.push("considered".into());
     lines.extend(view.selection.iter().map(|one| {
         format!(
@@ -319,12 +313,8 @@ fn detail(view: &FailoverView) -> String {
             one.why
         )
     }));
-    lines.push("steps".into());
-    lines.extend(
-        view.steps
-            .iter()
-            .map(|step| format!("  {}  {:<26}{}", time(step.at), phase(step.phase), step.what)),
-    );
+    lines.push("timeline".into());
+    lines.extend(timeline::lines(view));
     if !view.damaged.is_empty() {
         lines.push(format!("not handed back ({} segments)", view.damaged_count));
         lines.extend(

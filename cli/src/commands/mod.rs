@@ -13,3 +13,4 @@ pub(crate) mod policy;
 pub(crate) mod replace;
 pub(crate) mod restoration;
 pub(crate) mod server;
+mod timeline;

@@ -458,6 +458,13 @@ pub struct FailoverView {
     pub licenses_settled: bool,
     /// Its steps, oldest first.
     pub steps: Vec<Step>,
+    /// When each camera was first heard to film on the failover server, by the host's clock.
+    #[serde(default)]
+    pub first_frames: BTreeMap<CameraId, Timestamp>,
+    /// The trace that it is a part of, and the part that it is itself, as W3C Trace Context writes a `traceparent`: logs
+    /// carry the trace's id, and a collector has it if its last two digits are 01.
+    #[serde(default)]
+    pub trace: Option<String>,
 }
 
 /// Who could take a recording server's place for good: `servers/{id}/replacement`.

@@ -119,6 +119,7 @@ impl Failover {
         if let Some(why) = stand_in.failed {
             return self.replace_stand_in(index, why, around, now);
         }
+        self.note_first_frames(stand_in, now);
         if self.phase == Phase::TakingOver
             && let Some(event) = self.arrive(index, stand_in, around, now)
         {
@@ -140,6 +141,18 @@ impl Failover {
         }
         self.say_what_serving_waits_for(index, stand_in, around);
         Vec::new()
+    }
+
+    /// Writes down which cameras are heard to film for the first time since the takeover began.
+    fn note_first_frames(&mut self, stand_in: Side<'_>, now: Moment) {
+        let borne = stand_in
+            .reached
+            .filter(|report| report.identity.as_ref() == Some(&self.server));
+        for (camera, status) in borne.into_iter().flat_map(|report| &report.cameras) {
+            if status.films() && !self.first_frames.contains_key(camera) {
+                self.first_frames.insert(camera.clone(), now.wall);
+            }
+        }
     }
 
     fn find_stand_in<'a>(&self, around: &Around<'a>) -> Option<(usize, Side<'a>)> {

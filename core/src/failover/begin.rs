@@ -86,6 +86,7 @@ impl Failover {
             ended_at: None,
             detection_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
             takeover_ms: None,
+            first_frames: Default::default(),
             moves: Vec::new(),
             licenses_wait: String::new(),
             given_up: String::new(),
@@ -133,6 +134,7 @@ impl Failover {
         // Whoever chose, chose once: if this one dies too, anyone who is free may follow.
         self.wanted = None;
         self.takeover_ms = None;
+        self.first_frames.clear();
         self.waits_for.clear();
         self.decided = Mark(Some(now.monotonic));
         self.untaken_since = Mark(None);

@@ -112,6 +112,9 @@ pub struct Failover {
     pub detection_ms: u64,
     /// From the decision to `serving`.
     pub takeover_ms: Option<u64>,
+    /// When each camera was first heard to film on the failover server that bears the identity, or bore it last.
+    #[serde(default)]
+    pub first_frames: BTreeMap<CameraId, Timestamp>,
     /// Moves of the licence keys, in order.
     pub moves: Vec<LicenseMove>,
     /// Why the ledger has to be asked again; empty when it has answered.
@@ -319,6 +322,8 @@ impl Failover {
             selection: self.selection.clone(),
             licenses_settled: self.licenses_settled(),
             steps: self.steps.clone(),
+            first_frames: self.first_frames.clone(),
+            trace: None,
         }
     }
 

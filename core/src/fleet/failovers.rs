@@ -333,6 +333,13 @@ impl Fleet {
             return;
         };
         let event = failover.licenses_moved(id, given_back, devices);
+        if let Some(Event::LicenseTransferred {
+            from, to, devices, ..
+        }) = &event
+        {
+            let what = format!("licences for {devices} device(s) moved from {from} to {to}");
+            failover.say(what, now);
+        }
         let failover_id = failover.id.clone();
         if self.failovers.get(&failover_id) != Some(&failover) {
             self.keep(failover);

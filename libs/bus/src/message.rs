@@ -214,7 +214,7 @@ impl Message {
             body: Bytes::new(),
             persistence: Persistence::Durable,
             mandatory: false,
-            trace: TraceContext::next(),
+            trace: TraceContext::carried(),
         }
     }
 

@@ -182,7 +182,7 @@ impl Bus {
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type(REQUEST.into())
-            .with_headers(traced(TraceContext::next()))
+            .with_headers(traced(TraceContext::carried()))
             .with_message_id(id.as_str().into())
             .with_correlation_id(id.as_str().into())
             .with_reply_to(REPLY_TO.into())
@@ -339,7 +339,7 @@ where
         let mut properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_type(kind.into())
-            .with_headers(traced(TraceContext::next()))
+            .with_headers(traced(TraceContext::carried()))
             .with_delivery_mode(1);
         if let Some(correlation) = request.properties.correlation_id() {
             properties = properties.with_correlation_id(correlation.clone());

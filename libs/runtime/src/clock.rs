@@ -16,12 +16,20 @@ pub fn now() -> Moment {
 
 /// The wall clock, in UTC.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
 pub fn wall() -> Timestamp {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Timestamp(i64::try_from(since_1970().as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The wall clock, in UTC, in nanoseconds since 1970: for the spans of a trace, which may take less than a millisecond.
+#[must_use]
+pub fn wall_nanoseconds() -> u64 {
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
+fn since_1970() -> Duration {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// `CLOCK_BOOTTIME`: never goes back, and goes on while the machine is suspended (clock_gettime(2)).

@@ -15,4 +15,4 @@ pub mod trace;
 pub use config::{ConfigError, HostConfig, LogFormat, RuntimeConfig, ServerConfig, load};
 pub use process::{Condition, Process, StartError, VERSION, VERSION_HEADER};
 pub use secret::Secret;
-pub use trace::TraceContext;
+pub use trace::{TelemetryConfig, TraceContext, Tracer};

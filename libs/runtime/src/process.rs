@@ -17,7 +17,11 @@ use tokio_util::{
 };
 use warp::{Filter as _, http::StatusCode};
 
-use crate::{config::RuntimeConfig, telemetry};
+use crate::{
+    config::RuntimeConfig,
+    telemetry,
+    trace::{Exporter, TelemetryConfig, TelemetryError, Tracer},
+};
 
 /// For how long [`Process::finish`] waits for the tasks.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +50,9 @@ pub enum StartError {
     /// The level of logging makes no sense.
     #[error("runtime.level: {0}; use error, warn, info, debug or trace, or e.g. info,understudy_bus=debug")]
     Level(String),
+    /// Traces can't be sent as configured.
+    #[error("{0}")]
+    Telemetry(#[from] TelemetryError),
     /// Signals can't be heard.
     #[error("can't listen for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -82,6 +89,7 @@ struct Inner {
     running: Mutex<BTreeMap<&'static str, usize>>,
     conditions: Mutex<BTreeMap<&'static str, String>>,
     registry: prometheus::Registry,
+    tracer: Tracer,
     /// Ends the HTTP server if the process is dropped without [`Process::finish`].
     _guard: DropGuard,
 }
@@ -142,12 +150,24 @@ impl Process {
     /// # Errors
     /// [`StartError`] says what to do about it.
     pub async fn start(name: &'static str, config: &RuntimeConfig) -> Result<Self, StartError> {
+        Self::start_traced(name, config, &TelemetryConfig::default()).await
+    }
+
+    /// As [`Self::start`], and sends traces as `traces` says.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to do about it.
+    pub async fn start_traced(
+        name: &'static str,
+        config: &RuntimeConfig,
+        traces: &TelemetryConfig,
+    ) -> Result<Self, StartError> {
         telemetry::start(config).map_err(StartError::Level)?;
         let listener = listen(config.listen).await?;
         let address = listener
             .local_addr()
             .map_err(|source| StartError::listen(config.listen, source))?;
-        let process = Self::new(name, &config.domain, address);
+        let process = Self::new(name, &config.domain, address, traces)?;
         process.hear_signals()?;
         process.open(listener);
         tracing::info!(process = name, health = %format!("http://{address}"), "started");
@@ -157,15 +177,32 @@ impl Process {
     /// A process for a test: no signals, no logging of its own, no health endpoints.
     #[must_use]
     pub fn for_test(name: &'static str) -> Self {
-        Self::new(name, "test", SocketAddr::from(([127, 0, 0, 1], 0)))
+        Self::for_test_traced(name, &TelemetryConfig::default())
     }
 
-    fn new(name: &'static str, domain: &str, address: SocketAddr) -> Self {
+    /// As [`Self::for_test`], and sends traces as `traces` says.
+    ///
+    /// # Panics
+    /// If that can't be done.
+    #[must_use]
+    pub fn for_test_traced(name: &'static str, traces: &TelemetryConfig) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::new(name, "test", address, traces).expect("a collector's address")
+    }
+
+    fn new(
+        name: &'static str,
+        domain: &str,
+        address: SocketAddr,
+        traces: &TelemetryConfig,
+    ) -> Result<Self, TelemetryError> {
         let registry = prometheus::Registry::new();
         let metrics = prometheus::process_collector::ProcessCollector::for_self();
         registry
             .register(Box::new(metrics))
             .expect("nothing else is registered yet");
+        let exporter = Exporter::new(traces, name, &address.to_string(), domain, &registry)?;
+        let (exporter, sender) = exporter.unzip();
         let closed = CancellationToken::new();
         let inner = Inner {
             name,
@@ -178,11 +215,16 @@ impl Process {
             running: Mutex::default(),
             conditions: Mutex::default(),
             registry,
+            tracer: exporter.map(Tracer::to).unwrap_or_default(),
             _guard: closed.drop_guard(),
         };
-        Self {
+        let process = Self {
             inner: Arc::new(inner),
+        };
+        if let Some(sender) = sender {
+            process.spawn("traces", sender.run(process.shutdown()));
         }
+        Ok(process)
     }
 
     /// What this process is called in logs, e.g. `orchestrator`.
@@ -207,6 +249,12 @@ impl Process {
     #[must_use]
     pub fn registry(&self) -> &prometheus::Registry {
         &self.inner.registry
+    }
+
+    /// Where spans of traces go.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.inner.tracer
     }
 
     /// Where the health endpoints are.

@@ -7,8 +7,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, RuntimeConfig};
 
-/// The target of the broker's client.
-const CLIENT: &str = "lapin";
+/// Libraries that are heard only if they are asked for. The broker's client calls each end of a connection an error, an
+/// orderly one too, and how the connection is, the bus says itself; to the web server a page that was closed while it
+/// followed the events is one.
+const SILENT: [(&str, &str); 2] = [("lapin", "lapin=off"), ("warp", "warp::server=off")];
 
 /// Starts logging as configured. A second start in one process changes nothing.
 ///
@@ -26,20 +28,19 @@ pub(crate) fn start(config: &RuntimeConfig) -> Result<(), String> {
     // Fails only if logging has been started before, as when several processes of a test share one.
     let _already = match config.log {
         LogFormat::Human => logs.with_target(false).try_init(),
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        // The innermost span is the only one that says anything: `span.trace_id`.
+        LogFormat::Json => logs.json().flatten_event(true).with_span_list(false).try_init(),
     };
     Ok(())
 }
 
-/// What `level` says. The broker's client calls each end of a connection an error, an orderly one too; how the
-/// connection is, the bus says itself, so the client is heard only if it is asked for.
+/// What `level` says, without the libraries that it does not name and that cry wolf.
 fn filter(level: &str) -> Result<EnvFilter, String> {
     let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
-    if level.contains(CLIENT) {
-        return Ok(filter);
-    }
-    let silence = format!("{CLIENT}=off");
-    Ok(filter.add_directive(silence.parse().expect("a target and a level are a directive")))
+    let unnamed = SILENT.iter().filter(|(library, _)| !level.contains(library));
+    Ok(unnamed.fold(filter, |filter, (_, silence)| {
+        filter.add_directive(silence.parse().expect("a target and a level are a directive"))
+    }))
 }
 
 #[cfg(test)]
@@ -74,6 +75,7 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::error!(target: "lapin::channels", "Connection error");
+            tracing::error!(target: "warp::server::run", "server connection error");
             tracing::info!("ours");
             tracing::debug!("detail");
         });
@@ -81,9 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_client_is_heard_only_if_it_is_asked_for() {
+    fn a_library_that_cries_wolf_is_heard_only_if_it_is_asked_for() {
         let log = logged("info");
-        assert!(log.contains("ours") && !log.contains("Connection error"), "{log}");
+        assert!(log.contains("ours") && !log.contains("onnection error"), "{log}");
         assert!(!log.contains("detail"), "{log}");
         assert!(logged("debug").contains("detail"));
         assert!(logged("info,lapin=error").contains("Connection error"));

@@ -1,13 +1,29 @@
 //! Which chain of causes something belongs to: W3C Trace Context, level 1.
 //!
 //! What comes in brings its context along, and whatever is sent while it is handled continues that trace; what
-//! nobody asked for begins one. Nothing is recorded or exported here.
+//! nobody asked for begins one. Whether anything of a trace is recorded is decided at its beginning
+//! ([`Tracer::begin`]) and travels along as a flag; what is recorded are [`Span`]s, which name their times themselves,
+//! since many last for minutes and across processes.
+
+mod export;
+mod kept;
+mod span;
 
 use std::{fmt, future::Future, str::FromStr};
 
 use rand::RngCore as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracing::Instrument as _;
+
+pub(crate) use self::export::Exporter;
+pub use self::{
+    export::{TelemetryConfig, TelemetryError},
+    kept::{keep, kept},
+    span::{Kind, Open, Span, Tracer, Value},
+};
+
+/// The flag that says that the trace is recorded (W3C Trace Context 3.2.2.5).
+const SAMPLED: u8 = 1;
 
 /// Version, trace id, parent id and flags, as `traceparent` has them (W3C Trace Context 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,24 +58,59 @@ impl TraceContext {
         }
     }
 
-    /// The next step of the trace that this task is in; the beginning of a new one if it is in none.
+    /// What this task is a part of; none if nobody said.
     #[must_use]
-    pub fn next() -> Self {
-        CURRENT.try_with(Self::child).unwrap_or_else(|_| Self::root())
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(|current| *current).ok()
     }
 
-    /// A step of the same trace.
-    fn child(&self) -> Self {
+    /// What is sent now carries this: what this task is a part of, or the beginning of a trace that is not recorded.
+    #[must_use]
+    pub fn carried() -> Self {
+        Self::current().unwrap_or_else(Self::root)
+    }
+
+    /// A new part of the same trace.
+    #[must_use]
+    pub fn child(&self) -> Self {
         Self {
             span: Self::root().span,
             ..*self
         }
     }
 
+    /// The part of this one that is called `name` and has this number: the same whoever asks, and after a restart.
+    #[must_use]
+    pub fn part(&self, name: &str, number: usize) -> Self {
+        // FNV-1a, which no version of a compiler changes.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let bytes = self.span.to_be_bytes().into_iter().chain(name.bytes());
+        let hash = bytes.chain(number.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325, mix);
+        Self {
+            span: hash.max(1),
+            ..*self
+        }
+    }
+
+    /// Whether this trace is recorded.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
     /// Does `work` as a part of this trace: its log lines carry the trace id.
     pub async fn scope<F: Future>(self, work: F) -> F::Output {
-        let span = tracing::info_span!("trace", trace_id = self.trace_id());
-        CURRENT.scope(self, work).instrument(span).await
+        CURRENT.scope(self, work).instrument(self.in_logs()).await
+    }
+
+    /// As [`Self::scope`], for what waits for nothing.
+    pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, || self.in_logs().in_scope(work))
+    }
+
+    fn in_logs(&self) -> tracing::Span {
+        // Of the highest level, so that warnings have it too where nothing below them is logged.
+        tracing::error_span!("trace", trace_id = self.trace_id())
     }
 
     /// The trace id, as logs and other programs show it: 32 hexadecimal digits.
@@ -153,15 +204,33 @@ mod tests {
     async fn what_is_done_in_a_trace_continues_it() {
         let cause = TraceContext::root();
         let (first, second) = cause
-            .scope(async { (TraceContext::next(), TraceContext::next()) })
+            .scope(async { (TraceContext::carried(), TraceContext::current()) })
             .await;
-        assert_eq!(first.trace_id(), cause.trace_id());
-        assert_ne!(first, second, "each step is one of its own");
-        assert_ne!(first, cause);
+        assert_eq!(
+            (first, second),
+            (cause, Some(cause)),
+            "what is sent names its cause"
+        );
         assert_ne!(
-            TraceContext::next().trace_id(),
+            TraceContext::carried().trace_id(),
             cause.trace_id(),
             "outside, a new one begins"
         );
+        assert_eq!(TraceContext::current(), None);
+    }
+
+    #[test]
+    fn a_part_is_the_same_whoever_names_it() {
+        let whole = TraceContext::root();
+        let part = whole.part("takeover", 3);
+        assert_eq!(part, whole.part("takeover", 3));
+        assert_eq!(part.trace_id(), whole.trace_id());
+        let others = [
+            whole,
+            whole.part("takeover", 4),
+            whole.part("serving", 3),
+            whole.child().part("takeover", 3),
+        ];
+        assert!(others.iter().all(|other| *other != part));
     }
 }

@@ -2,6 +2,7 @@
 //! Opens all sessions at once. Does not decide what is filmed, nor what becomes of the recordings.
 
 mod board;
+mod opening;
 mod take;
 
 use std::{
@@ -29,7 +30,8 @@ use understudy_core::{
     time::Timestamp,
 };
 
-use self::{board::Board, take::Take};
+pub use self::opening::Cause;
+use self::{board::Board, opening::Opening, take::Take};
 use crate::{
     archive::Archive,
     camera::{Fanout, Fault},
@@ -180,6 +182,11 @@ impl Studio {
     /// to; what is stopped closes its segments in the background. What goes on is not interrupted: a new
     /// failover's recordings begin with each camera's next key frame.
     pub async fn film(&self, film: Film) {
+        self.film_because(film, None).await;
+    }
+
+    /// As [`Studio::film`]; how each camera that is begun comes to be filmed is recorded as a part of `cause`.
+    pub async fn film_because(&self, film: Film, cause: Option<Cause>) {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
         // Before the first frame, so that a file belongs to it by its time.
@@ -232,7 +239,7 @@ impl Studio {
                 let reason = "disabled in its settings".to_owned();
                 inner.board.set(&id, CameraStatus::Disabled { reason });
             } else if let std::collections::btree_map::Entry::Vacant(entry) = cameras.entry(id) {
-                entry.insert(inner.start(camera, at_work));
+                entry.insert(inner.start(camera, at_work, cause.as_ref()));
             }
         }
         inner.show(&running.cameras);
@@ -350,7 +357,7 @@ impl Inner {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = fanouts.collect();
     }
 
-    fn start(&self, camera: Camera, at_work: &AtWork) -> Filmed {
+    fn start(&self, camera: Camera, at_work: &AtWork, cause: Option<&Cause>) -> Filmed {
         let stop = CancellationToken::new();
         let fanout = Arc::new(Fanout::new(stop.clone()));
         let take = Take {
@@ -366,6 +373,7 @@ impl Inner {
             volume: self.volume.subscribe(),
             damaged: Arc::clone(&self.damaged),
             stop: stop.clone(),
+            opening: Opening::begin(cause, &camera.id).map(Arc::new),
         };
         self.board.set(&camera.id, CameraStatus::Connecting);
         at_work.tasks.spawn(run_contained(take));

@@ -19,7 +19,7 @@ use understudy_core::{
     contract::heartbeat::{CameraFault, CameraStatus},
 };
 
-use super::{StudioConfig, board::Board};
+use super::{StudioConfig, board::Board, opening::Opening};
 use crate::{
     camera::{
         Fanout, Fault, Session,
@@ -49,6 +49,8 @@ pub(super) struct Take {
     /// Counts, for all cameras, the pictures that were left out because they were damaged on the way.
     pub(super) damaged: Arc<AtomicU64>,
     pub(super) stop: CancellationToken,
+    /// If its beginning is recorded as a part of a trace.
+    pub(super) opening: Option<Arc<Opening>>,
 }
 
 impl Take {
@@ -75,13 +77,21 @@ impl Take {
     }
 
     fn say(&self, status: CameraStatus) {
+        if let Some(opening) = self.opening.as_ref().filter(|_| status.films()) {
+            opening.films();
+        }
         self.board.set(&self.camera.id, status);
     }
 
     /// One session, to its end.
     async fn film(&self, backoff: &mut Backoff) -> Fault {
         let within = Duration::from_millis(self.config.connect_ms);
-        match Session::open(&self.camera, within).await {
+        let since = understudy_runtime::clock::wall_nanoseconds();
+        let opened = Session::open(&self.camera, within).await;
+        if let Some(opening) = &self.opening {
+            opening.tried(since, opened.as_ref().err());
+        }
+        match opened {
             Ok(session) => {
                 self.fanout.begin(session.audio().cloned());
                 Box::pin(Filming::new(self, session).run(backoff)).await

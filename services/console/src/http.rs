@@ -8,7 +8,11 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use understudy_core::contract::api::Problem;
-use understudy_runtime::TraceContext;
+use understudy_runtime::{
+    TraceContext, Tracer,
+    clock::wall_nanoseconds,
+    trace::{Kind, Span},
+};
 use warp::{
     Filter,
     filters::path::FullPath,
@@ -34,6 +38,7 @@ pub(crate) struct Api {
     pub(crate) limit: body::Limit,
     pub(crate) shutdown: CancellationToken,
     pub(crate) router: Router,
+    pub(crate) tracer: Tracer,
 }
 
 /// A request that was found in the table.
@@ -106,18 +111,46 @@ async fn respond<B: Buf>(
                 headers: head.headers,
                 body,
             };
-            let trace = trace_of(&call);
-            trace.scope(nouns::carry_out(api, operation, &call)).await
+            carry_out_traced(api, operation, &head.method, &call).await
         }
         Err(problem) => Err(problem),
     };
     outcome.unwrap_or_else(|problem| answer::problem(&problem))
 }
 
-/// The trace that a call belongs to (W3C Trace Context 3.2); one that says none, or nonsense, begins its own.
-fn trace_of(call: &Call) -> TraceContext {
-    let said = call.header("traceparent").and_then(|text| text.parse().ok());
-    said.unwrap_or_else(TraceContext::root)
+/// Carries out a call as a part of the caller's trace (W3C Trace Context 3.2). One that says none, or nonsense, begins its
+/// own, which is recorded only if it changes something: pages ask how things are once a second.
+async fn carry_out_traced(
+    api: &Arc<Api>,
+    operation: crate::routes::Operation,
+    method: &Method,
+    call: &Call,
+) -> answer::Outcome {
+    let said: Option<TraceContext> = call.header("traceparent").and_then(|text| text.parse().ok());
+    let begun = || match *method {
+        Method::GET | Method::HEAD => TraceContext::root(),
+        _ => api.tracer.begin(),
+    };
+    let context = said.map_or_else(begun, |said| said.child());
+    let since = wall_nanoseconds();
+    let outcome = context.scope(nouns::carry_out(api, operation, call)).await;
+    if api.tracer.records(&context) {
+        let status = match &outcome {
+            Ok(response) => response.status().as_u16(),
+            Err(problem) => problem.status,
+        };
+        // What was refused is the caller's fault, and no error of this side (OpenTelemetry, "HTTP server").
+        let failed = outcome.as_ref().err().filter(|problem| problem.status >= 500);
+        let failed = failed.map(ToString::to_string);
+        let span = Span::until_now(format!("{method} {operation:?}"), context, said, since);
+        api.tracer.record(
+            span.of(Kind::Server)
+                .with("http.request.method", method.as_str())
+                .with("http.response.status_code", u64::from(status))
+                .failed(failed),
+        );
+    }
+    outcome
 }
 
 impl Call {

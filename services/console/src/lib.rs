@@ -96,6 +96,7 @@ impl Console {
             },
             shutdown: process.shutdown(),
             router: Router::new(),
+            tracer: process.tracer().clone(),
         };
         Ok(Self {
             listener,

@@ -10,7 +10,7 @@ use understudy_core::{
     reconcile::Film,
 };
 use understudy_media::film::{self, Studio};
-use understudy_runtime::Process;
+use understudy_runtime::{Process, TraceContext};
 
 use crate::keeper::Keeper;
 
@@ -20,8 +20,8 @@ pub(crate) const WAITING_ORDERS: usize = 64;
 
 /// One order.
 pub(crate) enum Order {
-    /// Film exactly this.
-    Film(Film),
+    /// Film exactly this; with the trace of why.
+    Film(Film, Option<TraceContext>),
     /// Stop all cameras and close their segments.
     Stop,
     /// Say so when all segments of a failover are closed.
@@ -47,9 +47,11 @@ pub(crate) async fn run(
             order = orders.recv() => order,
         };
         match order {
-            Some(Order::Film(film)) => {
+            Some(Order::Film(film, trace)) => {
                 erasing.cancel();
-                studio.film(for_studio(film)).await;
+                let tracer = process.tracer().clone();
+                let cause = trace.map(|context| film::Cause { tracer, context });
+                studio.film_because(for_studio(film), cause).await;
             }
             Some(Order::EraseAll(erasure)) => {
                 erasing.cancel();

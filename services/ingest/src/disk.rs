@@ -18,6 +18,7 @@ use understudy_core::{
     reconcile::Persisted,
     settings::BundleHash,
 };
+use understudy_runtime::{TraceContext, trace};
 
 /// Why the server's folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,12 @@ impl Disk {
             tracing::debug!(%error, "the assignment before the newest could not be kept");
         }
         write_whole(&self.assignment(), &text)
+    }
+
+    /// Notes which trace an assignment is a part of, for the sync service, before it can read the assignment.
+    pub(crate) fn store_trace(&self, assignment: &Assignment, trace: Option<&TraceContext>) {
+        let path = self.data.join("assignment.trace");
+        trace::keep(&path, &assignment.epoch.to_string(), trace);
     }
 
     /// A second name for what the next one replaces: nothing is written, and the rename that follows is synced.

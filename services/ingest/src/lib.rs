@@ -206,6 +206,7 @@ pub async fn run(
         metrics,
         assigned,
         acting: acting.clone(),
+        tracer: process.tracer().clone(),
     };
     let shell = Shell::start(tools, &config, &server, incarnation, (persisted, bundles, held)).await;
 

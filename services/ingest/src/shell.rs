@@ -20,12 +20,15 @@ use understudy_core::{
     assignment::{Assignment, Role},
     camera::Camera,
     contract::heartbeat::{CameraStatus, RightToAct, Room, SealedBundle, ServerReport},
-    ids::{CameraId, DomainId, FailoverId, Incarnation},
+    ids::{CameraId, DomainId, FailoverId, Incarnation, ServerId},
     reconcile::{Effect, Input, Persisted, Reconciler},
     settings::{Bundle, BundleHash},
 };
 use understudy_media::{film::Studio, relay::Relay};
-use understudy_runtime::{Condition, ServerConfig, TraceContext, clock};
+use understudy_runtime::{
+    Condition, ServerConfig, TraceContext, Tracer, clock,
+    trace::{Kind, Open},
+};
 
 use crate::{
     IngestConfig, acting::Acting, director::Order, disk::Disk, inbox::Batch, keeper::Keeper,
@@ -55,6 +58,7 @@ pub(crate) struct Tools {
     pub(crate) assigned: Condition,
     /// To be asked whether this server may act.
     pub(crate) acting: Acting,
+    pub(crate) tracer: Tracer,
 }
 
 /// Where things come in from.
@@ -88,14 +92,17 @@ pub(crate) struct Shell {
     todo: VecDeque<Step>,
     schedule: Schedule,
     config: IngestConfig,
+    server: ServerId,
     domain: DomainId,
     incarnation: Incarnation,
     sequence: u64,
     max_cameras: u32,
     cameras: BTreeMap<CameraId, Camera>,
     refused: String,
-    /// The trace of what came last, until it is acted on.
-    cause: Option<TraceContext>,
+    /// The part of a trace that handles what came last, until it is acted on.
+    cause: Option<Open>,
+    /// The same of the newest assignment, for what can be done about it only later.
+    assigned_by: Option<TraceContext>,
 }
 
 impl Shell {
@@ -120,6 +127,7 @@ impl Shell {
                 Instant::now(),
             ),
             config: config.clone(),
+            server: server.id.clone(),
             domain: server.domain.clone(),
             incarnation,
             sequence: 0,
@@ -127,6 +135,7 @@ impl Shell {
             cameras,
             refused: String::new(),
             cause: None,
+            assigned_by: None,
         };
         shell
             .tools
@@ -172,7 +181,11 @@ impl Shell {
                 }
             }
             match self.cause.take() {
-                Some(cause) => cause.scope(self.carry_out()).await,
+                Some(cause) => {
+                    cause.scope(self.carry_out()).await;
+                    let server = self.server.to_string();
+                    cause.end(|span| span.of(Kind::Consumer).with("server", server));
+                }
                 None => self.carry_out().await,
             }
         }
@@ -180,7 +193,12 @@ impl Shell {
 
     /// Settings first: an assignment that came with them finds them there.
     fn take(&mut self, batch: Batch) {
-        self.cause = batch.trace;
+        let heard = !batch.assignments.is_empty();
+        let name = if heard { "take assignment" } else { "take settings" };
+        self.cause = batch.trace.map(|trace| self.tools.tracer.open(name, trace));
+        if heard {
+            self.assigned_by = self.cause.as_ref().map(|cause| cause.context);
+        }
         for (sealed, bundle) in batch.bundles {
             self.todo.push_back(Step::Store(sealed, bundle));
         }
@@ -253,7 +271,12 @@ impl Shell {
             }
             Step::Effect(Effect::Persist(assignment)) => {
                 let kept = assignment.clone();
-                if let Err(error) = self.on_disk(move |disk| disk.store_assignment(&kept)).await {
+                let trace = self.assigned_by;
+                let stored = self.on_disk(move |disk| {
+                    disk.store_trace(&kept, trace.as_ref());
+                    disk.store_assignment(&kept)
+                });
+                if let Err(error) = stored.await {
                     return Err((Step::Effect(Effect::Persist(assignment)), error));
                 }
                 self.tools.metrics.assigned();
@@ -271,7 +294,7 @@ impl Shell {
                     identity = %film.identity, failover = film.failover.as_ref().map(FailoverId::as_str),
                     cameras = film.cameras.len(), range = ?film.range, "filming"
                 );
-                Order::Film(film)
+                Order::Film(film, self.assigned_by)
             }
             Effect::StopFilming => {
                 tracing::info!("filming ends");

@@ -14,7 +14,7 @@ use understudy_core::{
     ids::{CameraId, DomainId, ServerId},
     license::{Change, Ledger, LicenseError, history::happenings, shortage},
 };
-use understudy_runtime::{HostConfig, Process, clock};
+use understudy_runtime::{HostConfig, Process, TraceContext, clock, trace::Kind};
 use understudy_store::{Store, StoreError};
 
 use crate::{
@@ -81,11 +81,18 @@ pub async fn run(
         "shortage",
         count_missing(service.clone(), bus.clone(), process.clone()),
     );
+    let tracer = process.tracer().clone();
     bus.serve(
         names::LICENSE,
         move |request: LicenseRequest| {
-            let service = service.clone();
-            async move { service.answer(request).await }
+            let (service, tracer) = (service.clone(), tracer.clone());
+            async move {
+                let handling = tracer.open("ledger", TraceContext::carried());
+                let answer = handling.scope(service.answer(request)).await;
+                let failed = answer.as_ref().err().map(ToString::to_string);
+                handling.end(|span| span.of(Kind::Server).failed(failed));
+                answer
+            }
         },
         &process,
     );

@@ -14,7 +14,7 @@ use understudy_core::{
     fleet::Input,
     ids::FailoverId,
 };
-use understudy_runtime::TraceContext;
+use understudy_runtime::{TraceContext, Tracer, trace::Kind};
 
 use crate::job::Job;
 
@@ -28,6 +28,7 @@ pub(crate) async fn ask(
     bus: Bus,
     mut requests: mpsc::Receiver<(TraceContext, LicenseRequest)>,
     jobs: mpsc::Sender<Job>,
+    tracer: Tracer,
     shutdown: CancellationToken,
 ) {
     loop {
@@ -39,11 +40,23 @@ pub(crate) async fn ask(
         let Some((failover, given_back)) = about(&request) else {
             continue;
         };
-        let answer = trace
+        let name = if given_back {
+            "license return"
+        } else {
+            "license transfer"
+        };
+        let asking = tracer.open(name, trace);
+        let answer = asking
             .scope(bus.request::<LicenseRequest, Answer<LicenseReply>>(names::LICENSE, &request, DEADLINE))
             .await
             .map_err(|error| error.to_string())
             .and_then(|answer| answer.map_err(|problem| problem.to_string()));
+        let failed = answer.as_ref().err().cloned();
+        asking.end(|span| {
+            span.of(Kind::Client)
+                .with("failover", failover.as_str())
+                .failed(failed)
+        });
         let input = match answer {
             Ok(LicenseReply::Moved { devices }) => Input::LicensesMoved {
                 failover,
@@ -63,7 +76,7 @@ pub(crate) async fn ask(
 }
 
 /// The failover of a request, and whether it gives back.
-fn about(request: &LicenseRequest) -> Option<(FailoverId, bool)> {
+pub(crate) fn about(request: &LicenseRequest) -> Option<(FailoverId, bool)> {
     match request {
         LicenseRequest::Transfer { failover, .. } | LicenseRequest::Replace { failover, .. } => {
             Some((failover.clone(), false))

@@ -13,6 +13,7 @@ mod outbox;
 mod queues;
 mod service;
 mod tables;
+mod traces;
 
 pub use config::OrchestratorConfig;
 pub use service::{OrchestratorError, run};

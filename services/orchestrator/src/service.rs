@@ -10,10 +10,11 @@ use understudy_bus::{BrokerConfig, Bus, BusError, Message};
 use understudy_core::{
     contract::{
         api::Problem,
+        event::Fact,
         names,
         rpc::{Answer, LicenseRequest, OrchestratorReply, OrchestratorRequest},
     },
-    fleet::{Effect, Fleet, Input},
+    fleet::{Effect, Fleet, Input, Record},
     ids::ServerId,
     server::Mode,
 };
@@ -31,6 +32,7 @@ use crate::{
     outbox::{Outbox, SERVICE},
     queues,
     tables::{self, Change},
+    traces::Traces,
 };
 
 /// How often time passes for the fleet.
@@ -74,6 +76,8 @@ pub async fn run(
     let store = Store::open(host.database(), tables::MIGRATIONS)?;
     let database = process.condition("database");
     let fleet = Fleet::restore(store.run_patiently(tables::load).await?);
+    let traced = store.run_patiently(tables::load_traces).await?;
+    let traces = Traces::new(process.tracer().clone(), traced, &fleet);
     database.ready();
     let metrics = Metrics::register(process.registry())?;
     let bus = Bus::start(&broker, SERVICE, &process)?;
@@ -91,7 +95,13 @@ pub async fn run(
     let (licenses, requests) = mpsc::channel(ledger::WAITING);
     process.spawn(
         "ledger",
-        ledger::ask(bus.clone(), requests, jobs.clone(), process.shutdown()),
+        ledger::ask(
+            bus.clone(),
+            requests,
+            jobs.clone(),
+            process.tracer().clone(),
+            process.shutdown(),
+        ),
     );
     process.spawn("listen", listen::listen(bus.clone(), jobs.clone()));
     let asked = jobs.clone();
@@ -111,6 +121,7 @@ pub async fn run(
         holders,
         licenses,
         metrics,
+        traces,
     };
     orchestrator.run(waiting, &process).await;
     Ok(())
@@ -120,7 +131,7 @@ async fn ask(jobs: mpsc::Sender<Job>, request: OrchestratorRequest) -> Answer<Or
     let away = || Problem::unavailable("the orchestrator is ending: try again");
     let (answer, answered) = oneshot::channel();
     let job = Job {
-        trace: TraceContext::next(),
+        trace: TraceContext::carried(),
         work: Work::Request(request, answer),
     };
     jobs.send(job).await.map_err(|_| away())?;
@@ -137,6 +148,7 @@ struct Orchestrator {
     holders: watch::Sender<Holders>,
     licenses: mpsc::Sender<(TraceContext, LicenseRequest)>,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl Orchestrator {
@@ -165,7 +177,13 @@ impl Orchestrator {
 
     async fn work(&mut self, work: Work) {
         match work {
-            Work::Input(input) => self.step(*input).await,
+            Work::Input(input) => {
+                if let (Input::Observed { observation, .. }, Some(trace)) = (&*input, TraceContext::current())
+                {
+                    self.traces.observed(&observation.server, trace, &self.fleet);
+                }
+                self.step(*input).await;
+            }
             Work::Request(request, answer) => {
                 let reply = self.answer(request).await;
                 // Whoever asked may have given up.
@@ -175,8 +193,9 @@ impl Orchestrator {
     }
 
     async fn step(&mut self, input: Input) {
+        let begun = clock::wall_nanoseconds();
         let effects = self.fleet.step(input, clock::now());
-        self.carry_out(effects).await;
+        self.carry_out(effects, begun).await;
     }
 
     /// Who is to act for each recording server, as it is stored. Looked at with each tick only: of two servers that
@@ -204,28 +223,56 @@ impl Orchestrator {
                 .map(|bundle| OrchestratorReply::Bundle(self.key.seal(&bundle)))
                 .ok_or_else(|| Problem::not_found("settings bundle", hash));
         }
-        let (answer, effects) = self.fleet.answer(request, fresh(), clock::now());
-        self.carry_out(effects).await;
+        let begun = clock::wall_nanoseconds();
+        let (mut answer, effects) = self.fleet.answer(request, fresh(), clock::now());
+        self.carry_out(effects, begun).await;
+        if let Ok(reply) = &mut answer {
+            self.traces.complete(reply);
+        }
         answer
     }
 
-    /// Stores what is to be kept and what is to be sent in one transaction; whatever follows, follows that.
-    async fn carry_out(&mut self, effects: Vec<Effect>) {
+    /// Stores what is to be kept and what is to be sent in one transaction; whatever follows, follows that. What led
+    /// to it was taken in hand when the wall clock said `begun`.
+    async fn carry_out(&mut self, effects: Vec<Effect>, begun: u64) {
         let mut changes = Vec::new();
         let mut messages = Vec::new();
         let mut asked = Vec::new();
+        let (mut decisions, mut sendings) = (Vec::new(), Vec::new());
+        for effect in &effects {
+            // First, since the messages that follow from a failover are a part of it.
+            if let Effect::Save(record) = effect
+                && let Record::Failover(failover) = &**record
+                && let Some(traced) = self.traces.changed(failover)
+            {
+                decisions.push(self.traces.decision(&failover.id, begun));
+                changes.push(Change::Trace(failover.id.clone(), traced));
+            }
+        }
         for effect in effects {
             match effect {
                 Effect::Save(record) => changes.push(Change::Save(record)),
-                Effect::Delete(key) => changes.push(Change::Delete(key)),
-                Effect::Assign(assignment) => messages.push(Message::assignment(&assignment)),
+                Effect::Delete(key) => {
+                    if key.kind == "failover" {
+                        self.traces.forget(&key.id);
+                    }
+                    changes.push(Change::Delete(key));
+                }
+                Effect::Assign(assignment) => {
+                    let message = Message::assignment(&assignment);
+                    let sending = self.traces.sending(&assignment, &self.fleet);
+                    let trace = sending
+                        .as_ref()
+                        .map_or(message.trace, |sending| sending.context());
+                    sendings.extend(sending);
+                    messages.push(Message { trace, ..message });
+                }
                 Effect::Stage { server, bundle } => {
                     messages.push(Message::bundle(&server, &self.key.seal(&bundle)));
                 }
                 Effect::Emit(fact) => {
-                    tracing::info!(event = fact.event.name(), subject = fact.event.subject(), "event");
                     self.metrics.count(&fact.event, &self.fleet);
-                    messages.push(Message::fact(&fact));
+                    messages.push(self.tell(&fact));
                 }
                 Effect::License(request) => asked.push(request),
             }
@@ -234,10 +281,19 @@ impl Orchestrator {
         if kept {
             self.persist(changes, messages).await;
         }
+        for sending in sendings {
+            self.traces.sent(sending);
+        }
+        for decision in decisions {
+            self.traces.decided(decision, &self.fleet);
+        }
         // Only now: keys that moved for a failover that a crash forgot would never come back.
         for request in asked {
+            let about =
+                ledger::about(&request).and_then(|(id, _)| self.traces.of_id(&self.fleet, id.as_str()));
             // Full: the fleet asks again.
-            drop(self.licenses.try_send((TraceContext::next(), request)));
+            let trace = about.unwrap_or_else(TraceContext::carried);
+            drop(self.licenses.try_send((trace, request)));
         }
         if !kept {
             return;
@@ -249,6 +305,17 @@ impl Orchestrator {
             changed
         });
         self.wake.notify_one();
+    }
+
+    /// Logs a fact, and makes the message of it: both in the trace of the failover that it is about.
+    fn tell(&self, fact: &Fact) -> Message {
+        let (event, subject) = (fact.event.name(), fact.event.subject());
+        let trace = self.traces.of_id(&self.fleet, subject);
+        let trace = trace.unwrap_or_else(TraceContext::carried);
+        trace.within(|| {
+            tracing::info!(event, subject, "event");
+            Message::fact(fact)
+        })
     }
 
     /// The fleet in memory is ahead of the disk until this returns: nothing may happen before it does, so it

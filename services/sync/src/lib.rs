@@ -90,7 +90,8 @@ impl SyncService {
         let metrics = Metrics::register(process.registry(), &server.domain, &server.id)?;
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().unwrap_or(config.listen);
-        let routes = Source::new(archive.clone(), server.data.clone()).routes();
+        let source = Source::new(archive.clone(), server.data.clone(), process.tracer().clone());
+        let routes = source.routes();
         let shutdown = process.shutdown();
         process.spawn(
             "source",
@@ -111,6 +112,7 @@ impl SyncService {
             domain: server.domain,
             metrics,
             status: told,
+            tracer: process.tracer().clone(),
         };
         process.spawn("restorer", restorer.run(orders, process.shutdown()));
         ready.ready();

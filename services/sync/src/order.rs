@@ -14,10 +14,12 @@ use understudy_core::{
     assignment::{Assignment, Epoch, Restore, Role},
     ids::FailoverId,
 };
+use understudy_runtime::{TraceContext, trace};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_millis(250);
 const FILE: &str = "assignment.json";
+const TRACE: &str = "assignment.trace";
 
 /// Recordings to be fetched, and since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub(crate) struct Order {
     pub(crate) epoch: Epoch,
     /// What is to be fetched.
     pub(crate) restore: Restore,
+    /// What the assignment is a part of, if that is recorded.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// The assignment in a server's data folder; none if it has none yet.
@@ -40,9 +44,9 @@ pub(crate) async fn assignment(data: &Path) -> io::Result<Option<Assignment>> {
     }
 }
 
-/// What an assignment says is to be fetched.
+/// What an assignment in a server's data folder says is to be fetched.
 #[must_use]
-pub(crate) fn order(assignment: &Assignment) -> Option<Order> {
+pub(crate) fn order(assignment: &Assignment, data: &Path) -> Option<Order> {
     let Role::Films(films) = &assignment.role else {
         return None;
     };
@@ -50,6 +54,7 @@ pub(crate) fn order(assignment: &Assignment) -> Option<Order> {
     Some(Order {
         epoch: assignment.epoch,
         restore,
+        trace: trace::kept(&data.join(TRACE), &assignment.epoch.to_string()),
     })
 }
 
@@ -70,7 +75,9 @@ pub(crate) async fn follow(data: PathBuf, orders: watch::Sender<Option<Order>>, 
         match assignment(&data).await {
             Ok(assignment) => {
                 unreadable = false;
-                let order = assignment.as_ref().and_then(order);
+                let order = assignment
+                    .as_ref()
+                    .and_then(|assignment| order(assignment, &data));
                 orders.send_if_modified(|known| {
                     let changed = *known != order;
                     *known = order;

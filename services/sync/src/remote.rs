@@ -8,6 +8,7 @@ use understudy_core::{
     assignment::Restore,
     contract::segment::{Manifest, Segment},
 };
+use understudy_runtime::TraceContext;
 
 use crate::source::VerdictReply;
 
@@ -46,6 +47,8 @@ pub(crate) struct Remote {
     http: Client,
     base: Url,
     server: String,
+    /// What it is fetched for, which the other side is told (W3C Trace Context 3.2).
+    trace: Option<TraceContext>,
 }
 
 impl Remote {
@@ -71,6 +74,7 @@ impl Remote {
             http,
             base,
             server: restore.source.to_string(),
+            trace: TraceContext::current(),
         })
     }
 
@@ -113,6 +117,9 @@ impl Remote {
             return Err(RemoteError::Damaged("its path leads elsewhere".to_owned()));
         }
         let mut request = self.http.get(url);
+        if let Some(trace) = &self.trace {
+            request = request.header("traceparent", trace.to_string());
+        }
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
         }

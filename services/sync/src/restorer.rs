@@ -28,6 +28,7 @@ use understudy_core::{
     restoration,
 };
 use understudy_media::archive::{Archive, ArchiveError, Name};
+use understudy_runtime::{Tracer, trace::Open};
 
 use crate::{
     config::SyncConfig,
@@ -60,6 +61,7 @@ pub(crate) struct Restorer {
     pub(crate) gate: Arc<Gate>,
     /// How far it is; none while there is nothing to be fetched.
     pub(crate) status: watch::Sender<Option<RestorationReport>>,
+    pub(crate) tracer: Tracer,
 }
 
 /// What became of one segment.
@@ -100,7 +102,10 @@ impl Restorer {
             self.announce(&order);
             // How often the same errand was given again, by a newer assignment.
             let again = AtomicU64::new(0);
-            let mut restoring = pin!(self.restore_yielding(&order.restore, &again));
+            let fetching = order
+                .trace
+                .map(|trace| self.tracer.open("fetch recordings", trace));
+            let mut restoring = pin!(self.restore_traced(&order.restore, &again, fetching));
             let (mut done, mut epoch) = (false, order.epoch);
             loop {
                 tokio::select! {
@@ -123,6 +128,23 @@ impl Restorer {
                 }
             }
         }
+    }
+
+    /// With what was fetched recorded as a part of the assignment's trace, if it has one.
+    async fn restore_traced(&self, restore: &Restore, again: &AtomicU64, fetching: Option<Open>) {
+        let Some(fetching) = fetching else {
+            return self.restore_yielding(restore, again).await;
+        };
+        fetching.scope(self.restore_yielding(restore, again)).await;
+        let progress = self.status.borrow().as_ref().map(|report| report.progress);
+        let progress = progress.unwrap_or_default();
+        fetching.end(|span| {
+            span.with("failover", restore.failover.as_str())
+                .with("server", self.server.as_str())
+                .with("source", restore.source.as_str())
+                .with("segments", progress.segments_done)
+                .with("bytes", progress.bytes_done)
+        });
     }
 
     async fn sweep(&self) {

@@ -18,7 +18,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use understudy_core::{contract::segment::Segment, ids::FailoverId};
 use understudy_media::archive::{Archive, ArchiveError, Filter, Verdict};
-use understudy_runtime::process::{VERSION, VERSION_HEADER};
+use understudy_runtime::{
+    Tracer,
+    process::{VERSION, VERSION_HEADER},
+    trace::Kind,
+};
 use warp::{
     Filter as _, Reply,
     http::{HeaderValue, StatusCode, header},
@@ -45,6 +49,7 @@ pub(crate) struct VerdictReply {
 pub(crate) struct Source {
     archive: Archive,
     data: PathBuf,
+    tracer: Tracer,
     /// The segments of the failover asked for last: there is seldom another.
     listed: Arc<Mutex<Listed>>,
 }
@@ -65,10 +70,11 @@ enum Refusal {
 }
 
 impl Source {
-    pub(crate) fn new(archive: Archive, data: PathBuf) -> Self {
+    pub(crate) fn new(archive: Archive, data: PathBuf, tracer: Tracer) -> Self {
         Self {
             archive,
             data,
+            tracer,
             listed: Arc::default(),
         }
     }
@@ -81,8 +87,11 @@ impl Source {
         let source = warp::any().map(move || self.clone());
         let manifest = failover
             .and(warp::path!("manifest"))
+            .and(warp::header::optional("traceparent"))
             .and(source.clone())
-            .then(|failover, source: Source| async move { answered(source.manifest(failover).await) });
+            .then(|failover, cause: Option<String>, source: Source| async move {
+                answered(source.manifest(failover, cause.as_deref()).await)
+            });
         let segment = failover
             .and(warp::path("segments"))
             .and(warp::path::tail())
@@ -107,7 +116,10 @@ impl Source {
         warp::get().and(manifest.or(segment).unify().or(verdict).unify().or(alive).unify())
     }
 
-    async fn manifest(&self, failover: String) -> Result<Response, Refusal> {
+    async fn manifest(&self, failover: String, cause: Option<&str>) -> Result<Response, Refusal> {
+        // What the caller says that it is a part of (W3C Trace Context 3.2); nonsense is nothing.
+        let cause = cause.and_then(|text| text.parse().ok());
+        let listing = cause.map(|cause| self.tracer.open("list recordings", cause));
         let failover = id(failover)?;
         let assignment = order::assignment(&self.data).await.map_err(failed)?;
         let complete = order::hands_back(assignment.as_ref(), &failover);
@@ -115,6 +127,11 @@ impl Source {
         let mut listed = self.listed();
         listed.segments = by_path(&manifest.segments);
         listed.failover = Some(failover);
+        // It is asked for again and again until it is complete; the others say nothing new.
+        if let Some(listing) = listing.filter(|_| complete) {
+            let segments = manifest.segments.len();
+            listing.end(|span| span.of(Kind::Server).with("segments", segments));
+        }
         Ok(reply::json(&manifest).into_response())
     }
 

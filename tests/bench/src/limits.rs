@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use understudy_demo::report::Report;
 
-use crate::{failback::Failback, orchestrator::Decided, recording::Recording};
+use crate::{failback::Failback, orchestrator::Decided, recording::Recording, traces::Traces};
 
 /// One figure.
 struct Figure {
@@ -135,6 +135,22 @@ impl Measured {
                 thousand.enrolled_seconds,
                 None,
             ),
+        ])
+    }
+
+    /// What traces cost.
+    pub(crate) fn of_traces(traces: &Traces) -> Self {
+        let figure = |name, value| Figure {
+            name,
+            value,
+            limit: None,
+        };
+        Self(vec![
+            figure("traces_off_takeover_net_seconds", traces.off_net_seconds),
+            figure("traces_on_takeover_net_seconds", traces.on_net_seconds),
+            figure("traces_spans_per_failover", traces.spans as f64),
+            figure("traces_span_nanoseconds", traces.span_nanoseconds),
+            figure("traces_unsampled_span_nanoseconds", traces.unsampled_nanoseconds),
         ])
     }
 

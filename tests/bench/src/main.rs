@@ -5,6 +5,7 @@ mod failback;
 mod limits;
 mod orchestrator;
 mod recording;
+mod traces;
 mod usage;
 
 use std::{
@@ -38,6 +39,9 @@ struct Arguments {
     /// Only the orchestrator's figures
     #[arg(long)]
     orchestrator: bool,
+    /// Only what traces cost
+    #[arg(long)]
+    traces: bool,
 }
 
 #[tokio::main]
@@ -57,6 +61,10 @@ async fn main() -> anyhow::Result<()> {
         )
     };
 
+    if arguments.traces {
+        let traces = traces::measure(&executable, arguments.cameras, folder.path()).await?;
+        return Measured::of_traces(&traces).publish(&arguments.output);
+    }
     let sizes = orchestrators(&executable, folder.path()).await?;
     if arguments.orchestrator {
         return Measured::of_orchestrators(&sizes).publish(&arguments.output);
@@ -72,9 +80,11 @@ async fn main() -> anyhow::Result<()> {
     let recording = recording::measure(plan).await?;
     eprintln!("failback beside rsync");
     let failback = failback::measure(&executable, &folder.path().join("failback")).await?;
+    let traces = traces::measure(&executable, arguments.cameras, folder.path()).await?;
 
     Measured::new(&manual, &killed, &recording, &failback)
         .and(Measured::of_orchestrators(&sizes))
+        .and(Measured::of_traces(&traces))
         .publish(&arguments.output)
 }
 

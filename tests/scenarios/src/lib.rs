@@ -1,5 +1,6 @@
 //! A small fleet for scenario tests: the demo's rig with few, light cameras, and words for what tests wait for.
 
+pub mod collector;
 pub mod mirror;
 pub mod network;
 pub mod wrong_clock;

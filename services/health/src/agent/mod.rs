@@ -396,26 +396,33 @@ async fn directly(
 /// Says once when a path goes down and once when it is back, not at each beat.
 struct Trouble {
     path: &'static str,
-    down: bool,
+    /// Beats that did not get through, in a row.
+    failed: u32,
 }
 
 impl Trouble {
+    /// At the first one the connection may just be coming up: at a start it always is.
+    const TOLD_AT: u32 = 2;
+
     fn new(path: &'static str) -> Self {
-        Self { path, down: false }
+        Self { path, failed: 0 }
     }
 
     fn note(&mut self, sent: Result<(), String>) {
         match sent {
-            Ok(()) if self.down => tracing::info!(beat.path = self.path, "beats get through again"),
-            Err(error) if !self.down => {
-                tracing::warn!(beat.path = self.path, error, "beats don't get through");
-                self.down = true;
-                return;
+            Ok(()) => {
+                if self.failed >= Self::TOLD_AT {
+                    tracing::info!(beat.path = self.path, "beats get through again");
+                }
+                self.failed = 0;
             }
-            Err(_) => return,
-            Ok(()) => {}
+            Err(error) => {
+                self.failed = self.failed.saturating_add(1);
+                if self.failed == Self::TOLD_AT {
+                    tracing::warn!(beat.path = self.path, error, "beats don't get through");
+                }
+            }
         }
-        self.down = false;
     }
 }
 

@@ -4,6 +4,7 @@
 //! and publishes what comes out. It concludes nothing; that is the orchestrator's.
 
 mod direct;
+mod findings;
 mod metrics;
 mod offset;
 mod probe;
@@ -30,6 +31,7 @@ use understudy_core::{
 use understudy_runtime::{Process, StartError, clock, process::listen};
 
 use self::{
+    findings::Findings,
     metrics::Metrics,
     probe::{Probed, Prober},
     publish::Outgoing,
@@ -122,6 +124,7 @@ pub async fn run(config: MonitorConfig, broker: BrokerConfig, process: Process) 
         metrics,
         shown: Monotonic::default(),
         outgoing,
+        findings: Findings::new(process.tracer().clone()),
     };
     watch.run(bus, direct, answers, probed, &process).await;
     process.finish().await;
@@ -153,6 +156,7 @@ struct Watch {
     /// When the metrics were last brought up to date.
     shown: Monotonic,
     outgoing: Outgoing,
+    findings: Findings,
 }
 
 impl Watch {
@@ -239,6 +243,7 @@ impl Watch {
         self.enrolled = enrolled;
         self.presence.watch(servers.clone(), now);
         self.metrics.keep(&servers.keys().cloned().collect());
+        self.findings.keep(|server| servers.contains_key(server));
         self.known = servers;
         self.presence.tick(now)
     }
@@ -276,7 +281,7 @@ impl Watch {
         }
     }
 
-    fn say(&self, seen: Vec<Seen>) {
+    fn say(&mut self, seen: Vec<Seen>) {
         for Seen {
             domain,
             transitions,
@@ -290,7 +295,8 @@ impl Watch {
                 );
             }
             self.metrics.observed(&domain, &observation);
-            self.outgoing.put(domain, observation);
+            let trace = self.findings.trace_of(&observation);
+            self.outgoing.put(domain, observation, trace);
         }
     }
 }

@@ -12,13 +12,13 @@ use understudy_core::{
     contract::heartbeat::Observation,
     ids::{DomainId, ServerId},
 };
-use understudy_runtime::Process;
+use understudy_runtime::{Process, TraceContext};
 
 /// Observations under way at once: a confirm takes a millisecond or so, and a thousand servers are spoken of
 /// each second.
 const AT_ONCE: usize = 32;
 
-type Newest = BTreeMap<ServerId, (DomainId, Observation)>;
+type Newest = BTreeMap<ServerId, (DomainId, Observation, Option<TraceContext>)>;
 
 #[derive(Default)]
 struct Shared {
@@ -46,10 +46,11 @@ pub(crate) fn queue() -> (Outgoing, Observations) {
 }
 
 impl Outgoing {
-    pub(crate) fn put(&self, domain: DomainId, observation: Observation) {
+    /// With the trace of what is wrong with the server, if anything is.
+    pub(crate) fn put(&self, domain: DomainId, observation: Observation, trace: Option<TraceContext>) {
         self.0
             .lock()
-            .insert(observation.server.clone(), (domain, observation));
+            .insert(observation.server.clone(), (domain, observation, trace));
         self.0.wake.notify_one();
     }
 }
@@ -63,10 +64,12 @@ pub(crate) async fn run(bus: Bus, observations: Observations, process: Process) 
             () = observations.0.wake.notified() => {}
         }
         let batch = std::mem::take(&mut *observations.0.lock());
-        let sent = futures::stream::iter(batch.into_values()).for_each_concurrent(AT_ONCE, |(domain, observation)| {
+        let sent = futures::stream::iter(batch.into_values()).for_each_concurrent(AT_ONCE, |(domain, observation, trace)| {
             let bus = bus.clone();
             async move {
                 let message = Message::observation(&domain, &observation);
+                let trace = trace.unwrap_or(message.trace);
+                let message = Message { trace, ..message };
                 if let Err(error) = bus.publish(message).await {
                     tracing::debug!(server = %observation.server, %error, "an observation did not get through");
                 }

@@ -451,6 +451,8 @@ fn failovers_are_as_described() {
                 phase: Phase::Selecting,
                 what: "decided".into(),
             }],
+            first_frames: [(id("gate"), at)].into(),
+            trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         },
     );
 }

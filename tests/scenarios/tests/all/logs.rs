@@ -1,0 +1,158 @@
+//! What a whole failover writes into its logs: lines that machines can read, at levels that people can live with, and
+//! never a secret (`docs/logging.md`).
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::Value;
+use understudy_core::contract::api::Phase;
+use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, Plan, Rig};
+use understudy_runtime::TraceContext;
+use understudy_scenarios::{Fleet, plan};
+
+/// The token of live view in this test.
+const RELAY_TOKEN: &str = "b2f1c7a94e0d-a-token-for-viewers-only-5d1e";
+
+/// Every log of a fleet, by process.
+fn logs(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut logs = BTreeMap::new();
+    for entry in std::fs::read_dir(folder.join("logs"))? {
+        let path = entry?.path();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        // The simulator is no part of the product.
+        if name != "simulator" {
+            logs.insert(name, std::fs::read_to_string(&path)?);
+        }
+    }
+    Ok(logs)
+}
+
+/// The secrets that stand in a text, by what they are.
+fn told<'a>(secrets: &'a [(&'static str, String)], log: &str) -> Vec<&'a str> {
+    let found = secrets.iter().filter(|(_, secret)| log.contains(secret.as_str()));
+    found.map(|(what, _)| *what).collect()
+}
+
+/// Everything that this fleet has to keep to itself.
+fn secrets(fleet: &Fleet) -> anyhow::Result<Vec<(&'static str, String)>> {
+    use base64::Engine as _;
+    let folder = &fleet.rig.plan.folder;
+    let text = |name: &str| -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(folder.join(name))?.trim().to_owned())
+    };
+    let url = fleet.rig.broker.url();
+    let broker = url.split_once("://").map_or("", |(_, rest)| rest);
+    let broker = broker.split_once('@').map_or("", |(account, _)| account);
+    let password = broker.split_once(':').map_or("", |(_, password)| password);
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("{CAMERA_USER}:{CAMERA_PASSWORD}"));
+    let mut secrets = vec![
+        ("the cameras' password", CAMERA_PASSWORD.to_owned()),
+        ("the cameras' password, as Basic has it", basic),
+        ("the fleet's key", text("fleet.key")?),
+        ("the issuer's key", text("issuer.key")?),
+        ("the token of live view", RELAY_TOKEN.to_owned()),
+        ("the broker's account", broker.to_owned()),
+        // As in a URL and as in a debug print.
+        ("the broker's password", format!(":{password}@")),
+        ("the broker's password, quoted", format!("\"{password}\"")),
+    ];
+    // Settings as they are sent and stored: sealed, and all the same nobody's business.
+    for entry in std::fs::read_dir(folder.join("failover-1/data/bundles"))? {
+        let bundle: Value = serde_json::from_str(&std::fs::read_to_string(entry?.path())?)?;
+        let sealed = bundle["sealed"].as_str().unwrap_or_default().to_owned();
+        secrets.push(("a settings bundle", sealed));
+    }
+    for (what, secret) in &secrets {
+        anyhow::ensure!(
+            secret.len() >= 6,
+            "{what} is no secret that could be looked for: {secret:?}"
+        );
+    }
+    Ok(secrets)
+}
+
+#[tokio::test]
+async fn j4_no_log_of_a_failover_names_a_secret_and_each_line_can_be_read_by_machines() -> anyhow::Result<()>
+{
+    let folder = understudy_scenarios::folder()?;
+    let token = folder.path().join("relay.token");
+    std::fs::write(&token, RELAY_TOKEN)?;
+    let level = "debug,understudy=trace,retina=trace,lapin=debug";
+    let mut rig = Rig::describe(Plan {
+        folder: folder.path().to_owned(),
+        extra_configuration: format!("\n[runtime]\nlog = \"json\"\nlevel = \"{level}\"\n"),
+        ..plan()
+    })
+    .await?;
+    for server in &mut rig.servers {
+        let token = token.to_string_lossy();
+        server
+            .ingest
+            .set_environment("UNDERSTUDY_INGEST__RELAY_TOKEN_FILE", &token);
+    }
+    rig.launch().await?;
+    rig.enroll().await?;
+    let mut fleet = Fleet::of(rig, folder);
+    fleet.films("recorder-1", 4).await?;
+    fleet
+        .server("recorder-1", "to be protected", |view| view.protected)
+        .await?;
+    fleet.rig.server("recorder-1").kill();
+    let serving = fleet.phase("recorder-1", Phase::Serving).await?;
+    fleet.files("failover-1", 8).await?;
+    fleet.rig.server("recorder-1").start()?;
+    fleet.is_back("recorder-1").await?;
+    fleet.rig.api.stop_failover("recorder-1").await?;
+    fleet.phase("recorder-1", Phase::Completed).await?;
+    fleet.stands_by("failover-1").await?;
+    let (secrets, folder) = (secrets(&fleet)?, fleet.rig.plan.folder.clone());
+    fleet.rig.stop().await;
+
+    let logs = logs(&folder)?;
+    assert!(logs.len() >= 13, "a log for each process: {:?}", logs.keys());
+    for (process, log) in &logs {
+        assert_eq!(told(&secrets, log), [""; 0], "in the log of {process}");
+        for line in log.lines() {
+            let event: Value = serde_json::from_str(line)
+                .map_err(|error| anyhow::anyhow!("{process} writes what is no JSON ({error}): {line}"))?;
+            let ours = event["target"]
+                .as_str()
+                .unwrap_or_default()
+                .starts_with("understudy");
+            // What a library says may be fields only.
+            let keys = &["timestamp", "level", "target", "message"][..if ours { 4 } else { 3 }];
+            for key in keys {
+                assert!(
+                    event.get(key).is_some(),
+                    "{process}: a line without {key}: {line}"
+                );
+            }
+        }
+    }
+    // The looking itself finds each of them.
+    for (what, secret) in &secrets {
+        let line = format!("{{\"message\":\"connected with {secret}\"}}");
+        assert!(told(&secrets, &line).contains(what), "{what} would not be found");
+    }
+
+    // The failover can be followed by its trace's id, sampled or not.
+    let trace: TraceContext = serving.trace.as_deref().unwrap_or_default().parse()?;
+    let id = trace.trace_id();
+    let says = |process: &str, words: &str| {
+        let log = logs.get(process).map_or("", String::as_str);
+        assert!(log.contains("\"level\":\"DEBUG\""), "{process} logs at debug");
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found = lines.any(|line| line.to_string().contains(words) && line["span"]["trace_id"] == *id);
+        assert!(found, "{process} does not say {words:?} with the trace {id}");
+    };
+    says("orchestrator", "failover.started");
+    says("orchestrator", "failover.completed");
+    says("ingest@failover-1", "assignment heard");
+    says("ingest@recorder-1", "assignment heard");
+    Ok(())
+}
