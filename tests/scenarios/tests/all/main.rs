@@ -20,6 +20,7 @@ mod planned;
 mod power;
 mod relay;
 mod replacement;
+mod restored;
 mod sessions;
 mod sites;
 mod takeover;
