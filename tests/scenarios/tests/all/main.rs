@@ -33,6 +33,7 @@ mod prometheus;
 mod receivers;
 mod relay;
 mod replacement;
+mod restored;
 mod room;
 mod sessions;
 mod sites;
