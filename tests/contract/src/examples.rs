@@ -103,6 +103,11 @@ fn all() -> Vec<(&'static str, Value)> {
             json!({ "failover": failover, "from": server, "to": stand_in, "devices": 12 }),
         ),
         (
+            "license.short",
+            json!({ "server": server, "missing": 2, "cameras": ["yard-7", "yard-8"] }),
+        ),
+        ("license.enough", json!({ "server": server })),
+        (
             "camera.lost",
             json!({
                 "camera": "gate-3", "server": server, "fault": "unauthorized",
