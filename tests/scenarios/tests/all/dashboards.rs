@@ -232,8 +232,21 @@ async fn failback(fleet: &mut Fleet, alerts: &mut Alerts, prometheus: &Prometheu
         .rings("UnderstudyFailbackStalled", &besides, prometheus)
         .await?;
     fleet.rig.server("recorder-1").sync.start()?;
-    fleet.phase("recorder-1", Phase::Completed).await?;
-    Ok(())
+    let over = fleet.phase("recorder-1", Phase::Completed).await?;
+    // The host has counted each byte once.
+    let bytes = over.progress.bytes_done;
+    ensure!(bytes > 0, "something was handed back");
+    let counted = format!("sum(understudy_failback_bytes_total{{server=\"\"}}) == {bytes}");
+    Ok(eventually(&counted, PATIENCE, async || {
+        let found = prometheus
+            .now(&counted)
+            .await
+            .map_err(|error| error.to_string())?;
+        (!found.is_empty())
+            .then_some(())
+            .ok_or(over.progress.bytes_done.to_string())
+    })
+    .await?)
 }
 
 /// The broker dies alone: servers are heard directly, so nobody is blind. Then the servers' agents, then the

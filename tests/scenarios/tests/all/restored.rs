@@ -187,7 +187,7 @@ async fn g2_g4_k9_a_host_restored_to_before_a_failover_began_again_erases_nothin
         .await?;
     fleet.rig.server("failover-1").start()?;
     fleet.rig.server("failover-2").start()?;
-    // it says what it waits for, and erases nothing.
+    // it says what it waits for, and erases nothing,
     let waits = "recorder-1 to be a recording server of the fleet again";
     fleet
         .failover("recorder-1", "to wait for a person", |view| {
@@ -195,6 +195,20 @@ async fn g2_g4_k9_a_host_restored_to_before_a_failover_began_again_erases_nothin
         })
         .await?;
     nothing_is_erased(&mut fleet, &had)?;
+    // until that is so. Then everything is handed back, and the copies are gone.
+    let enrolled = fleet.rig.enrolled(&fleet.rig.servers[0])?;
+    let cameras = fleet.rig.cameras("recorder-1", 0..4)?;
+    fleet.rig.api.add_server(&enrolled).await?;
+    fleet.rig.api.add_cameras(&cameras).await?;
+    fleet.phase("recorder-1", Phase::Restoring).await?;
+    fleet.rig.server("recorder-1").start()?;
+    fleet.whole_again(&["recorder-1"], 4).await?;
+    let recorded = fleet.recorded("recorder-1")?;
+    for (camera, numbers) in &had {
+        let missing: Vec<_> = numbers.difference(&recorded[camera]).collect();
+        assert_eq!(missing, Vec::<&u64>::new(), "{camera}");
+    }
+    assert_eq!(frames::files(&fleet.rig.server("failover-1").archive())?, []);
     listener.finish().await;
     fleet.rig.stop().await;
     Ok(())
