@@ -95,7 +95,7 @@ async fn j4_no_log_of_a_failover_names_a_secret_and_each_line_can_be_read_by_mac
     }
     rig.launch().await?;
     rig.enroll().await?;
-    let mut fleet = Fleet::of(rig, folder);
+    let mut fleet = Fleet::of(rig, folder)?;
     fleet.films("recorder-1", 4).await?;
     fleet
         .server("recorder-1", "to be protected", |view| view.protected)
