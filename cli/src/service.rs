@@ -147,7 +147,8 @@ pub(crate) async fn run(service: Service, arguments: ServiceArgs) -> Result<(), 
     let process = Process::start_traced(service.name(), &config.runtime, &config.telemetry)
         .await
         .map_err(failed)?;
-    let outcome = start(service, config, &process).await;
+    // On the heap: a service is large.
+    let outcome = Box::pin(start(service, config, &process)).await;
     if outcome.is_ok() {
         // Some services start their tasks and leave the waiting to the process.
         process.shutdown().cancelled().await;

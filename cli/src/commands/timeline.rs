@@ -125,8 +125,11 @@ fn entries(view: &FailoverView) -> Vec<Entry> {
     entries
 }
 
+/// A camera, and when its first frame was heard of.
+type First<'a> = (&'a CameraId, Timestamp);
+
 /// The earliest and the slowest camera.
-fn ends(view: &FailoverView) -> Option<((&CameraId, Timestamp), (&CameraId, Timestamp))> {
+fn ends(view: &FailoverView) -> Option<(First<'_>, First<'_>)> {
     let frames = || view.first_frames.iter().map(|(camera, at)| (camera, *at));
     let first = frames().min_by_key(|(_, at)| *at)?;
     let last = frames().max_by_key(|(_, at)| *at)?;

@@ -66,6 +66,11 @@ mod tests {
         }
     }
 
+    fn wolves_cry() {
+        tracing::error!(target: "lapin::channels", "Connection error");
+        tracing::error!(target: "warp::server::run", "server connection error");
+    }
+
     fn logged(level: &str) -> String {
         let log = Log::default();
         let writer = log.clone();
@@ -74,8 +79,7 @@ mod tests {
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            tracing::error!(target: "lapin::channels", "Connection error");
-            tracing::error!(target: "warp::server::run", "server connection error");
+            wolves_cry();
             tracing::info!("ours");
             tracing::debug!("detail");
         });

@@ -133,7 +133,10 @@ async fn carry_out_traced(
     };
     let context = said.map_or_else(begun, |said| said.child());
     let since = wall_nanoseconds();
-    let outcome = context.scope(nouns::carry_out(api, operation, call)).await;
+    // On the heap: it is tens of kilobytes, and there is one for each connection.
+    let outcome = context
+        .scope(Box::pin(nouns::carry_out(api, operation, call)))
+        .await;
     if api.tracer.records(&context) {
         let status = match &outcome {
             Ok(response) => response.status().as_u16(),

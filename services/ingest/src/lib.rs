@@ -149,13 +149,13 @@ pub async fn run(
     let bundles = open_bundles(&disk, &opener).await?;
     opened.ready();
 
-    if let Some(assignment) = persisted
+    let known = persisted
         .assignment
-        .as_ref()
-        .filter(|known| known.server == server.id)
-    {
-        acting.step(right::Input::Assigned(assignment));
-    }
+        .iter()
+        .find(|known| known.server == server.id);
+    known
+        .into_iter()
+        .for_each(|assignment| acting.step(right::Input::Assigned(assignment)));
 
     // Connects by itself, and nothing below waits for it: cameras are filmed without a broker too.
     let bus = Bus::start(&broker, &format!("ingest/{}", server.id), &process)?;
@@ -215,10 +215,8 @@ pub async fn run(
         "fetch",
         fetch::run(bus.clone(), opener.clone(), wishes, fetched, process.clone()),
     );
-    process.spawn(
-        "reports",
-        report::publish(bus.clone(), published, process.clone()),
-    );
+    let publisher = report::publish(bus.clone(), published, process.clone());
+    process.spawn("reports", publisher);
     // One batch waits while the shell has the one before on its way to the disk.
     let (batches, inbox) = mpsc::channel(1);
     let right = acting.changes();

@@ -77,7 +77,7 @@ impl Checker {
         };
         let mut wrong = Vec::new();
         let domain = message.routing_key.strip_suffix(&format!(".{name}"));
-        if !domain.is_some_and(|domain| understudy_core::ids::DomainId::new(domain).is_ok()) {
+        if domain.is_none_or(|domain| understudy_core::ids::DomainId::new(domain).is_err()) {
             wrong.push(format!(
                 "the routing key {:?} is not <domain>.{name}",
                 message.routing_key

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 use understudy_core::contract::event::Event;
 
-/// The fields of each event.
-fn all() -> Vec<(&'static str, Value)> {
-    let (failover, server, stand_in) = ("0199c2a1-7d3e-7c11-9f53-2b9e6d1c8a40", "recorder-1", "standby-1");
+const FAILOVER: &str = "0199c2a1-7d3e-7c11-9f53-2b9e6d1c8a40";
+
+/// The fields of each event that is about a failover.
+fn of_failovers() -> Vec<(&'static str, Value)> {
+    let (failover, server, stand_in) = (FAILOVER, "recorder-1", "standby-1");
     let progress = json!({
         "segments_total": 96, "segments_done": 96, "bytes_total": 412_316_672, "bytes_done": 412_316_672,
         "bytes_per_second": 52_428_800, "recorded_ms_total": 5_400_000, "recorded_ms_done": 5_400_000,
@@ -61,6 +63,13 @@ fn all() -> Vec<(&'static str, Value)> {
             "failover.aborted",
             json!({ "failover": failover, "server": server, "why": "anna removed recorder-1", "dropped": dropped }),
         ),
+    ]
+}
+
+/// The fields of each event that is about a server, a licence or a camera.
+fn of_servers() -> Vec<(&'static str, Value)> {
+    let (failover, server, stand_in) = (FAILOVER, "recorder-1", "standby-1");
+    vec![
         ("server.disconnected", json!({ "server": server })),
         ("server.recovered", json!({ "server": server })),
         (
@@ -127,7 +136,8 @@ fn all() -> Vec<(&'static str, Value)> {
 /// If there is none: whoever adds an event adds an example here.
 #[must_use]
 pub fn example(name: &str) -> (Value, Value) {
-    let data = all().into_iter().find(|(known, _)| *known == name);
+    let mut all = of_failovers().into_iter().chain(of_servers());
+    let data = all.find(|(known, _)| *known == name);
     let (_, data) =
         data.unwrap_or_else(|| panic!("add an example of {name} to tests/contract/src/examples.rs"));
     let event: Event = serde_json::from_value(json!({ "name": name, "data": data }))

@@ -270,6 +270,26 @@ async fn an_account_for_events_reads_them_and_does_nothing_else() {
     process.finish().await;
 }
 
+/// Its own queue can't be made to hear what is for others.
+async fn hears_nothing_for_others(server: &Connection) {
+    for (exchange, key) in [
+        ("understudy.rpc", "orchestrator"),
+        ("understudy.assignments", "recorder-2"),
+        ("understudy.heartbeats", "#"),
+    ] {
+        let asked = "understudy.rpc.agent.recorder-1";
+        let channel = server.create_channel().await.expect("a channel");
+        channel
+            .queue_declare(asked.into(), QueueDeclareOptions::default(), empty())
+            .await
+            .expect("its own queue");
+        refused(server, exchange, async |channel| {
+            bind(&channel, asked, exchange, key).await
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn an_account_of_a_server_is_that_servers_only() {
     let broker = PrivateBroker::start().await.expect("RabbitMQ starts");
@@ -353,23 +373,7 @@ async fn an_account_of_a_server_is_that_servers_only() {
         })
         .await;
     }
-    // Its own queue can't be made to hear what is for others.
-    for (exchange, key) in [
-        ("understudy.rpc", "orchestrator"),
-        ("understudy.assignments", "recorder-2"),
-        ("understudy.heartbeats", "#"),
-    ] {
-        let asked = "understudy.rpc.agent.recorder-1";
-        let channel = server.create_channel().await.expect("a channel");
-        channel
-            .queue_declare(asked.into(), QueueDeclareOptions::default(), empty())
-            .await
-            .expect("its own queue");
-        refused(&server, exchange, async |channel| {
-            bind(&channel, asked, exchange, key).await
-        })
-        .await;
-    }
+    hears_nothing_for_others(&server).await;
     refused(&server, "removing the exchange", async |channel| {
         channel
             .exchange_delete("understudy.assignments".into(), ExchangeDeleteOptions::default())

@@ -56,6 +56,7 @@ fn path(letter: &Value) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one letter's whole story")]
 async fn dead_letters_are_looked_at_replayed_and_dropped() {
     let broker = PrivateBroker::start().await.expect("RabbitMQ starts");
     let console = Running::start(&broker.config()).await;

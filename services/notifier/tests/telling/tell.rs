@@ -220,7 +220,10 @@ async fn k4_what_can_not_work_with_mails_is_refused_by_the_name_of_its_key() {
         ),
         (
             login(|_| {}),
-            &["set notifier.smtp_password or notifier.smtp_password_file"],
+            &[
+                "notifier.smtp_password",
+                "set smtp_password or smtp_password_file",
+            ],
         ),
         (
             login(|config| config.smtp_password_file = Some("/no/such/file".into())),

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -170,27 +170,22 @@ async fn k2_a_failback_larger_than_the_room_does_what_retention_would_have_done(
     .await?;
 
     // then the newest are there in the end, and the disk was never full.
-    let (least, over) = (
-        Arc::new(AtomicU64::new(u64::MAX)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let watching = {
-        let (least, over, archive) = (Arc::clone(&least), Arc::clone(&over), archive.clone());
-        std::thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                if let Ok(free) = free(&archive) {
-                    least.fetch_min(free, Ordering::Relaxed);
-                }
-                std::thread::sleep(Duration::from_millis(20));
+    let least = Arc::new(AtomicU64::new(u64::MAX));
+    let (looked, volume_at) = (Arc::clone(&least), archive.clone());
+    let watching = tokio::spawn(async move {
+        let mut often = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            often.tick().await;
+            if let Ok(free) = free(&volume_at) {
+                looked.fetch_min(free, Ordering::Relaxed);
             }
-        })
-    };
+        }
+    });
     fleet.rig.server("recorder-1").start()?;
     fleet.is_back("recorder-1").await?;
     fleet.rig.api.stop_failover("recorder-1").await?;
     let ended = fleet.phase("recorder-1", Phase::Completed).await?;
-    over.store(true, Ordering::Relaxed);
-    let _joined = watching.join();
+    watching.abort();
     assert_eq!(
         ended.progress.segments_done, ended.progress.segments_total,
         "{ended:?}"
