@@ -17,6 +17,10 @@ const GOOD_FOR: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 /// For how long a message waits for the names in it.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// For how long the first does: it may be on its way before the broker is.
+const FIRST: Duration = Duration::from_secs(5);
+/// The pause between two tries for the first.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Names that are asked for once in a while. All clones are the same.
 #[derive(Clone)]
@@ -44,23 +48,37 @@ impl NameBook {
     pub(crate) async fn names(&self) -> Names {
         let mut known = self.known.lock().await;
         if known.again.is_none_or(|again| again <= Instant::now()) {
-            let asked = self.bus.request::<_, Answer<OrchestratorReply>>(
-                names::ORCHESTRATOR,
-                &OrchestratorRequest::ListServers,
-                DEADLINE,
-            );
-            let good_for = match asked.await {
-                Ok(Ok(OrchestratorReply::Servers(views))) => {
-                    known.names = views
-                        .into_iter()
-                        .map(|view| (view.server.id, view.server.name))
-                        .collect();
-                    GOOD_FOR
-                }
-                _ => AGAIN,
-            };
+            let until = Instant::now()
+                + if known.again.is_none() {
+                    FIRST
+                } else {
+                    Duration::ZERO
+                };
+            let mut asked = self.ask().await;
+            while asked.is_none() && Instant::now() < until {
+                tokio::time::sleep(PAUSE).await;
+                asked = self.ask().await;
+            }
+            let good_for = if asked.is_some() { GOOD_FOR } else { AGAIN };
+            known.names = asked.unwrap_or_else(|| std::mem::take(&mut known.names));
             known.again = Some(Instant::now() + good_for);
         }
         known.names.clone()
+    }
+
+    async fn ask(&self) -> Option<Names> {
+        let request = OrchestratorRequest::ListServers;
+        let asked = self
+            .bus
+            .request::<_, Answer<OrchestratorReply>>(names::ORCHESTRATOR, &request, DEADLINE);
+        match asked.await {
+            Ok(Ok(OrchestratorReply::Servers(views))) => Some(
+                views
+                    .into_iter()
+                    .map(|view| (view.server.id, view.server.name))
+                    .collect(),
+            ),
+            _ => None,
+        }
     }
 }

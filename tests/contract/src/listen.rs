@@ -124,6 +124,9 @@ async fn follow(
     loop {
         // A broker that is killed ends this, as the test wants it.
         let _gone = consume(url, checker, heard, &ready, &mut ends).await;
+        if ends.is_terminated() {
+            return;
+        }
         tokio::select! {
             _ = &mut ends => return,
             () = tokio::time::sleep(AGAIN) => {}

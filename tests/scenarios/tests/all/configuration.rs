@@ -76,7 +76,7 @@ fn k4_a_secret_that_is_missing_is_named_with_how_to_set_it() -> anyhow::Result<(
         "[notifier]\nsmtp_host = \"mail.example.org\"\nmail_from = \"u@example.org\"\nsmtp_user = \"u\"\n";
     says(
         &start("notifier", &format!("{mail}{receiver}"), &[])?,
-        &["set notifier.smtp_password or notifier.smtp_password_file"],
+        &["notifier.smtp_password: set smtp_password or smtp_password_file"],
     );
     let file = "smtp_password_file = \"/no/such/password\"\n";
     says(

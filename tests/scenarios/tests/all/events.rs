@@ -130,6 +130,7 @@ fn accounts() -> Vec<(&'static str, &'static str)> {
         ("orchestrator", "orchestrator"),
         ("monitor", "monitor"),
         ("license", "license"),
+        ("notifier", "notifier"),
         ("console", "console"),
         // One server's services each on its own, the others' on one for each server.
         ("agent@recorder-1", "agent.demo.recorder-1"),

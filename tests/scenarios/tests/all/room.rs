@@ -38,7 +38,6 @@ fn thirsty() -> Plan {
         fleet_plan.simulator[at.expect("it is set") + 1] = value;
     }
     fleet_plan.segment = Duration::from_secs(2);
-    fleet_plan.extra_configuration = format!("free_floor_mib = {FLOOR}\n");
     fleet_plan
 }
 
@@ -145,10 +144,13 @@ async fn k2_a_failback_larger_than_the_room_does_what_retention_would_have_done(
     }
     // Given a recording server on a small disk, of which retention keeps a part free.
     let mut fleet = Fleet::start_in(folder, thirsty()).await?;
-    let ingest = &mut fleet.rig.server("recorder-1").ingest;
-    ingest.kill();
-    ingest.set_environment("UNDERSTUDY_INGEST__KEEP_FREE_MIB", &KEEP_FREE.to_string());
-    ingest.start()?;
+    let server = fleet.rig.server("recorder-1");
+    for process in [&mut server.sync, &mut server.ingest] {
+        process.kill();
+        process.set_environment("UNDERSTUDY_INGEST__KEEP_FREE_MIB", &KEEP_FREE.to_string());
+        process.set_environment("UNDERSTUDY_SYNC__FREE_FLOOR_MIB", &FLOOR.to_string());
+        process.start()?;
+    }
     fleet.films("recorder-1", 4).await?;
     fleet
         .server("recorder-1", "to be protected", |view| view.protected)
