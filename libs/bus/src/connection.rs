@@ -374,7 +374,8 @@ impl Connector {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(why)) => self.set(Link::Blocked { why }),
                     Some(Event::ConnectionUnblocked) => self.set(Link::Up),
-                    Some(Event::Error(error)) => return error.to_string(),
+                    // It ended a channel, whose owner hears of it, and no other.
+                    Some(Event::Error(error)) => tracing::debug!(%error, "the broker has closed a channel"),
                     Some(_) => {}
                     None => return "the connection ended".to_owned(),
                 },

@@ -1,9 +1,6 @@
 //! Consuming: messages arrive through a bounded channel, whatever happens to the broker meanwhile.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -54,13 +51,12 @@ enum Kind {
         exchange: &'static str,
         keys: Vec<String>,
     },
-    Assignments {
-        server: ServerId,
-        /// The account may not make its queue, and finds it.
-        may_not: Arc<AtomicBool>,
-    },
+    Assignments(ServerId),
     /// Facts, kept while nobody consumes them.
-    Facts { name: &'static str, keys: Vec<String> },
+    Facts {
+        name: &'static str,
+        keys: Vec<String>,
+    },
 }
 
 impl Queue {
@@ -91,10 +87,7 @@ impl Queue {
     #[must_use]
     pub fn assignments(server: &ServerId) -> Self {
         Self {
-            kind: Kind::Assignments {
-                server: server.clone(),
-                may_not: Arc::default(),
-            },
+            kind: Kind::Assignments(server.clone()),
             prefetch: PREFETCH,
         }
     }
@@ -121,9 +114,7 @@ impl Queue {
                 }
                 Ok(queue)
             }
-            Kind::Assignments { server, may_not } => {
-                topology::assignment_queue(&session.connection, server, may_not).await
-            }
+            Kind::Assignments(server) => topology::assignment_queue(&session.connection, server).await,
             Kind::Facts { name, keys } => {
                 topology::declare_fact_queue(channel, name).await?;
                 for key in keys {
@@ -137,7 +128,7 @@ impl Queue {
     fn name(&self) -> String {
         match &self.kind {
             Kind::Own { exchange, .. } => (*exchange).to_owned(),
-            Kind::Assignments { server, .. } => names::assignment_queue(server),
+            Kind::Assignments(server) => names::assignment_queue(server),
             Kind::Facts { name, .. } => (*name).to_owned(),
         }
     }

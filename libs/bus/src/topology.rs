@@ -1,8 +1,6 @@
 //! The exchanges and queues of the contract, as RabbitMQ 4 allows them (no transient queue that is not
 //! exclusive, no mirroring).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use lapin::{
     Channel, Connection, ErrorKind, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -137,27 +135,18 @@ async fn make(channel: &Channel) -> lapin::Result<()> {
 /// Makes the queue through which `server` hears its assignments, and binds it again in any case: after a crash RabbitMQ
 /// may bring a queue back without what it was bound to. An account that may not do so, a server's own, finds it: the
 /// orchestrator's makes it once the server is enrolled, and again whenever the broker comes back.
-///
-/// `may_not` remembers between sessions that it may not: the refusal costs a session.
-pub(crate) async fn assignment_queue(
-    connection: &Connection,
-    server: &ServerId,
-    may_not: &AtomicBool,
-) -> lapin::Result<String> {
+pub(crate) async fn assignment_queue(connection: &Connection, server: &ServerId) -> lapin::Result<String> {
     let channel = connection.create_channel().await?;
-    if !may_not.load(Ordering::Relaxed) {
-        match declare_assignment_queue(&channel, server).await {
-            Ok(queue) => {
-                channel.close(200, "done".into()).await?;
-                return Ok(queue);
-            }
-            Err(error) => {
-                may_not.fetch_or(is_forbidden(&error), Ordering::Relaxed);
-                return Err(error);
-            }
+    let queue = match declare_assignment_queue(&channel, server).await {
+        Ok(queue) => {
+            channel.close(200, "done".into()).await?;
+            return Ok(queue);
         }
-    }
-    let queue = names::assignment_queue(server);
+        // The broker has closed the channel with it.
+        Err(error) if is_forbidden(&error) => names::assignment_queue(server),
+        Err(error) => return Err(error),
+    };
+    let channel = connection.create_channel().await?;
     find_queue(&channel, &queue).await?;
     channel.close(200, "done".into()).await?;
     Ok(queue)

@@ -165,7 +165,6 @@ async fn give_accounts(rig: &mut Rig, folder: &Path) -> anyhow::Result<Accounts>
 }
 
 #[tokio::test]
-#[ignore = "does not pass reliably yet: docs/progress.md, issue 6, 9"]
 async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_rights() -> anyhow::Result<()>
 {
     // Given a fleet in which each process has an account of its own, and two programs that may only read events,
@@ -209,7 +208,12 @@ async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_r
 
     // when a server fails and comes back,
     fleet.rig.server("recorder-1").kill();
-    fleet.phase("recorder-1", Phase::Serving).await?;
+    let served = fleet.phase("recorder-1", Phase::Serving).await?;
+    let evidence = &served.reason.evidence;
+    assert!(
+        evidence.iter().any(|line| line.observer == "failover-1"),
+        "c7: the monitor's request reaches the agents: {evidence:?}"
+    );
     let picture: serde_json::Value = fleet
         .rig
         .api
