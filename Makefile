@@ -51,7 +51,7 @@ dashboards: build ## Draw the dashboards with the data of a real failover, to lo
 	node dashboards/draw/draw.mjs target/dashboards/answers.json target/dashboards
 
 images: ## Build the container image, by Docker or podman, and its SBOM
-	@scripts/tools
+	@scripts/tools packaging
 	@scripts/images
 
 up: ## Bring a fleet up in containers, with Prometheus and what else can be had
@@ -61,11 +61,11 @@ down: ## Stop it; recordings and settings stay
 	@scripts/down
 
 containers: build ## Kill and cut off a recording server's containers, and see it come back
-	@scripts/tools
+	@scripts/tools packaging
 	@scripts/try-containers
 
 package: build ## Make the Debian package
-	@scripts/tools
+	@scripts/tools packaging
 	@scripts/package
 
 clean: ## Remove what was built
