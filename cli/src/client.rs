@@ -7,6 +7,7 @@ use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use understudy_core::contract::{api::Problem, event::Fact};
+use understudy_runtime::innermost;
 
 use crate::{failure::Failure, output::Output};
 
@@ -183,10 +184,7 @@ impl Api {
     }
 
     fn unreached(&self, error: &reqwest::Error) -> Failure {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
+        let cause = innermost(error);
         let base = &self.base;
         Failure::Failed(if error.is_timeout() {
             format!("{base} did not answer in time")

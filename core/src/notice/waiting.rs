@@ -90,10 +90,8 @@ impl State {
         let sending = self.sending(&rule.name);
         let same = self.waiting.values_mut().find_map(|waiting| {
             let notice = &mut waiting.notice;
-            let open =
-                notice.receiver == rule.name && notice.story == story && Some(notice.number) != sending;
             let at = notice.items.iter().position(|known| known.about == item.about)?;
-            open.then_some((notice, at))
+            gathers(notice, rule, story, sending).then_some((notice, at))
         });
         if let Some((notice, at)) = same {
             let known = &mut notice.items[at];
@@ -120,11 +118,8 @@ impl State {
     /// Puts it into the message of its story that waits, if there is one.
     fn join(&mut self, rule: &Rule, story: &str, item: &Item, now: Now, effects: &mut Vec<Effect>) -> bool {
         let sending = self.sending(&rule.name);
-        let open = self.waiting.values_mut().find(|waiting| {
-            let notice = &waiting.notice;
-            notice.receiver == rule.name && notice.story == story && Some(notice.number) != sending
-        });
-        let Some(waiting) = open else {
+        let mut all = self.waiting.values_mut();
+        let Some(waiting) = all.find(|waiting| gathers(&waiting.notice, rule, story, sending)) else {
             return false;
         };
         if waiting.notice.items.len() < FACTS_IN_A_NOTICE {
@@ -330,6 +325,11 @@ impl State {
     fn sending(&self, receiver: &str) -> Option<u64> {
         self.lines.get(receiver).and_then(|line| line.sending)
     }
+}
+
+/// Whether what is told of a story to a receiver still goes into this message, which is not the one that is being sent.
+fn gathers(notice: &Notice, rule: &Rule, story: &str, sending: Option<u64>) -> bool {
+    notice.receiver == rule.name && notice.story == story && Some(notice.number) != sending
 }
 
 /// The pause after failure number `failures`: between half of it and all of it.

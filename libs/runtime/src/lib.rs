@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what Understudy is for: no cameras, no failovers.
 
+mod cause;
 pub mod clock;
 pub mod config;
 pub mod folder;
@@ -12,6 +13,7 @@ mod telemetry;
 pub mod testing;
 pub mod trace;
 
+pub use cause::innermost;
 pub use config::{ConfigError, HostConfig, LogFormat, RuntimeConfig, ServerConfig, load};
 pub use process::{Condition, Process, StartError, VERSION, VERSION_HEADER};
 pub use secret::Secret;

@@ -2,6 +2,8 @@
 //!
 //! The rows of one service leave in the order in which they came. What is in a message is the bus's affair.
 
+use std::fmt::Display;
+
 use diesel::{prelude::*, sqlite::SqliteConnection};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
@@ -59,6 +61,32 @@ pub fn pending(
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select((outbox::id, outbox::message))
         .load(connection)
+}
+
+/// As [`pending`], each as what `read` makes of it. One row that no version of this can read must not stop all others
+/// for good: it is set aside.
+///
+/// # Errors
+/// The database's.
+pub fn readable<T, E: Display>(
+    connection: &mut SqliteConnection,
+    service: &str,
+    after: i64,
+    limit: usize,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> QueryResult<Vec<(i64, T)>> {
+    let rows = pending(connection, service, after, limit)?;
+    let mut messages = Vec::with_capacity(rows.len());
+    for (id, row) in rows {
+        match read(&row) {
+            Ok(message) => messages.push((id, message)),
+            Err(error) => {
+                tracing::error!(id, %error, "a message of the outbox can't be read; it is kept in outbox_unreadable");
+                set_aside(connection, id, &error.to_string())?;
+            }
+        }
+    }
+    Ok(messages)
 }
 
 /// Forgets messages that were published.

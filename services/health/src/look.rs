@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::{Client, redirect::Policy};
 use understudy_core::contract::rpc::Looked;
+use understudy_runtime::innermost;
 
 /// After so long without an answer nobody is there.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(1);
@@ -44,15 +45,6 @@ pub(crate) async fn look(client: &Client, address: &str, from: &str) -> Looked {
             }
         }
     }
-}
-
-/// The innermost cause says what happened; what is around it only where.
-pub(crate) fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

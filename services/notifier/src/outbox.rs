@@ -1,7 +1,7 @@
 //! Messages that were given up go to the dead letters, stored with the giving up.
 
 use bytes::Bytes;
-use diesel::{QueryResult, sqlite::SqliteConnection};
+use diesel::sqlite::SqliteConnection;
 use understudy_bus::{Message, OutboxSource, Persistence};
 use understudy_core::{contract::names, notice::Notice};
 use understudy_runtime::{TraceContext, clock};
@@ -38,19 +38,8 @@ impl OutboxSource for Outbox {
         after: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Message)>, Box<dyn std::error::Error + Send + Sync>> {
-        let read = move |connection: &mut SqliteConnection| -> QueryResult<Vec<(i64, Message)>> {
-            let rows = outbox::pending(connection, SERVICE, after, limit)?;
-            let mut messages = Vec::with_capacity(rows.len());
-            for (id, json) in rows {
-                match serde_json::from_str(&json) {
-                    Ok(message) => messages.push((id, message)),
-                    Err(error) => {
-                        tracing::error!(id, %error, "a dead letter can't be read; it is kept in outbox_unreadable");
-                        outbox::set_aside(connection, id, &error.to_string())?;
-                    }
-                }
-            }
-            Ok(messages)
+        let read = move |connection: &mut SqliteConnection| {
+            outbox::readable(connection, SERVICE, after, limit, |row| serde_json::from_str(row))
         };
         Ok(self.0.run(read).await?)
     }

@@ -1,6 +1,6 @@
 //! The orchestrator's rows of the outbox, as the bus asks for them.
 
-use diesel::{QueryResult, sqlite::SqliteConnection};
+use diesel::sqlite::SqliteConnection;
 use understudy_bus::{Message, OutboxSource};
 use understudy_store::{Store, outbox};
 
@@ -17,15 +17,7 @@ impl OutboxSource for Outbox {
         limit: usize,
     ) -> Result<Vec<(i64, Message)>, Box<dyn std::error::Error + Send + Sync>> {
         let read = move |connection: &mut SqliteConnection| {
-            let rows = outbox::pending(connection, SERVICE, after, limit)?;
-            let mut messages = Vec::with_capacity(rows.len());
-            for (id, json) in rows {
-                match serde_json::from_str(&json) {
-                    Ok(message) => messages.push((id, message)),
-                    Err(error) => set_aside(connection, id, &error)?,
-                }
-            }
-            Ok(messages)
+            outbox::readable(connection, SERVICE, after, limit, |row| serde_json::from_str(row))
         };
         Ok(self.0.run(read).await?)
     }
@@ -37,12 +29,6 @@ impl OutboxSource for Outbox {
             .run(move |connection| outbox::sent(connection, &ids))
             .await?)
     }
-}
-
-/// One row that no version of this can read must not stop all others for good.
-fn set_aside(connection: &mut SqliteConnection, id: i64, error: &serde_json::Error) -> QueryResult<()> {
-    tracing::error!(id, %error, "a message of the outbox can't be read; it is kept in outbox_unreadable");
-    outbox::set_aside(connection, id, &error.to_string())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use crate::{
     outbox::{Outbox, SERVICE},
     queues,
     tables::{self, Change},
-    traces::Traces,
+    traces::{Sending, Traces},
 };
 
 /// How often time passes for the fleet.
@@ -281,9 +281,7 @@ impl Orchestrator {
         if kept {
             self.persist(changes, messages).await;
         }
-        for sending in sendings {
-            self.traces.sent(sending);
-        }
+        sendings.into_iter().for_each(Sending::sent);
         for decision in decisions {
             self.traces.decided(decision, &self.fleet);
         }

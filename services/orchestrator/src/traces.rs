@@ -20,8 +20,7 @@ use understudy_core::{
 };
 use understudy_runtime::{
     TraceContext, Tracer,
-    clock::wall_nanoseconds,
-    trace::{Kind, Span},
+    trace::{Kind, Open, Span},
 };
 
 /// So many servers of before may be remembered beside those of the fleet.
@@ -54,9 +53,7 @@ pub(crate) struct Decision {
 
 /// An assignment on its way into the outbox.
 pub(crate) struct Sending {
-    context: TraceContext,
-    parent: TraceContext,
-    started: u64,
+    part: Open,
     server: ServerId,
     epoch: String,
     role: &'static str,
@@ -227,35 +224,12 @@ impl Traces {
             !failover.is_settled()
                 && (failover.server == assignment.server || failover.holding(&assignment.server).is_some())
         })?;
-        let parent = self.of(failover)?;
-        let recorded = self.tracer.records(&parent);
         Some(Sending {
-            context: if recorded { parent.child() } else { parent },
-            parent,
-            started: wall_nanoseconds(),
+            part: self.tracer.open("assignment", self.of(failover)?),
             server: assignment.server.clone(),
             epoch: assignment.epoch.to_string(),
             role: role(&assignment.role),
         })
-    }
-
-    /// It is in the outbox.
-    pub(crate) fn sent(&self, sending: Sending) {
-        if !self.tracer.records(&sending.context) {
-            return;
-        }
-        let span = Span::until_now(
-            "assignment",
-            sending.context,
-            Some(sending.parent),
-            sending.started,
-        );
-        self.tracer.record(
-            span.of(Kind::Producer)
-                .with("server", sending.server.as_str())
-                .with("epoch", sending.epoch)
-                .with("role", sending.role),
-        );
     }
 
     /// Puts into an answer what the fleet does not know.
@@ -274,7 +248,17 @@ impl Traces {
 
 impl Sending {
     pub(crate) fn context(&self) -> TraceContext {
-        self.context
+        self.part.context
+    }
+
+    /// It is in the outbox.
+    pub(crate) fn sent(self) {
+        self.part.end(|span| {
+            span.of(Kind::Producer)
+                .with("server", self.server.as_str())
+                .with("epoch", self.epoch)
+                .with("role", self.role)
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use understudy_core::{
     assignment::Restore,
     contract::segment::{Manifest, Segment},
 };
-use understudy_runtime::TraceContext;
+use understudy_runtime::{TraceContext, innermost};
 
 use crate::source::VerdictReply;
 
@@ -99,13 +99,7 @@ impl Remote {
 
     /// An error of the connection, in words that name the server.
     pub(crate) fn away(&self, error: &reqwest::Error) -> RemoteError {
-        let mut words = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            words = inner.to_string();
-            cause = inner.source();
-        }
-        RemoteError::Away(format!("{} does not answer: {words}", self.server))
+        RemoteError::Away(format!("{} does not answer: {}", self.server, innermost(error)))
     }
 
     async fn get(&self, path: &str, offset: u64, patience: Duration) -> Result<Response, RemoteError> {

@@ -1,6 +1,7 @@
 //! A small fleet for scenario tests: the demo's rig with few, light cameras, and words for what tests wait for.
 
 pub mod collector;
+pub mod command_line;
 pub mod mirror;
 pub mod network;
 pub mod wrong_clock;

@@ -320,7 +320,7 @@ impl Sender {
             .body(body);
         let answer = match request.send().await {
             Ok(answer) => answer,
-            Err(error) => return Outcome::Later(words(&error)),
+            Err(error) => return Outcome::Later(crate::innermost(&error)),
         };
         let status = answer.status();
         match status.as_u16() {
@@ -333,17 +333,6 @@ impl Sender {
             _ => Outcome::Refused(format!("it answers {status}")),
         }
     }
-}
-
-/// An error with its innermost cause.
-fn words(error: &reqwest::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        words = inner.to_string();
-        cause = inner.source();
-    }
-    words
 }
 
 /// How many spans the collector did not take of those that it was sent.

@@ -6,12 +6,11 @@
 use std::{error::Error as _, io, time::Duration};
 
 use super::installed::Installed;
-use crate::look::innermost;
 use understudy_core::{
     contract::heartbeat::{Package, PackageState},
     time::Monotonic,
 };
-use understudy_runtime::{VERSION, VERSION_HEADER};
+use understudy_runtime::{VERSION, VERSION_HEADER, innermost};
 
 /// What one look at the recording service showed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,9 +13,7 @@ use understudy_core::{
 };
 use understudy_demo::{rig::Plan, volume::Volume};
 use understudy_runtime::testing::left_out;
-use understudy_scenarios::{Fleet, folder, plan};
-
-use crate::overlay::told;
+use understudy_scenarios::{Fleet, command_line::told, folder, plan};
 
 #[tokio::test]
 async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evidence() -> anyhow::Result<()> {

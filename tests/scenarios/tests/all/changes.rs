@@ -1,35 +1,17 @@
 //! What a person changes while a failover goes on: nothing is lost without having been confirmed.
 
-use std::process::{Output, Stdio};
-
 use reqwest::Method;
 use serde_json::{Value, json};
 use understudy_core::{
     contract::api::{FailoverView, Phase, Problem, ServerState},
     ids::ServerId,
 };
-use understudy_demo::{
-    frames,
-    rig::{Rig, eventually},
+use understudy_demo::{frames, rig::eventually};
+use understudy_scenarios::{
+    Fleet, PATIENCE,
+    command_line::{command, told},
+    plan,
 };
-use understudy_scenarios::{Fleet, PATIENCE, executable, plan};
-
-/// The command line, with nobody at its terminal.
-async fn command(rig: &Rig, arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = tokio::process::Command::new(executable())
-        .args(arguments)
-        .env("UNDERSTUDY_URL", format!("http://{}", rig.api_address))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    Ok(tokio::time::timeout(PATIENCE, output).await??)
-}
-
-async fn told(rig: &Rig, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = command(rig, arguments).await?;
-    anyhow::ensure!(output.status.success(), "{arguments:?}: {output:?}");
-    Ok(())
-}
 
 async fn archive_is_empty(fleet: &mut Fleet, server: &str) -> anyhow::Result<()> {
     let archive = fleet.rig.server(server).archive();
@@ -51,7 +33,7 @@ async fn asks_and_then_interrupts(fleet: &mut Fleet, change: &[&str]) -> anyhow:
     let served = fleet.phase("recorder-1", Phase::Serving).await?;
     let stand_in = served.stand_in.clone().unwrap_or_else(|| panic!("{served:?}"));
     fleet.files(stand_in.as_str(), 4).await?;
-    let asked = command(&fleet.rig, change).await?;
+    let asked = command(fleet, change).await?;
     let words = String::from_utf8_lossy(&asked.stderr).into_owned();
     assert_eq!(asked.status.code(), Some(2), "{change:?}: {words}");
     let lost = format!("everything that {stand_in} recorded is lost");
@@ -63,7 +45,7 @@ async fn asks_and_then_interrupts(fleet: &mut Fleet, change: &[&str]) -> anyhow:
     }
     assert_eq!(fleet.phase("recorder-1", Phase::Serving).await?.id, served.id);
 
-    let done = command(&fleet.rig, &[change, &["--yes"]].concat()).await?;
+    let done = command(fleet, &[change, &["--yes"]].concat()).await?;
     let words = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(0), "{change:?}: {words}");
     archive_is_empty(fleet, stand_in.as_str()).await?;
@@ -112,15 +94,11 @@ async fn g7_what_would_interrupt_a_failover_asks_and_then_interrupts_it() -> any
     // The server's mode is switched, it is disabled, and deleted, each in the middle of a failover.
     let inactive = ["server", "edit", "recorder-1", "--mode", "inactive"];
     asks_and_then_interrupts(&mut fleet, &inactive).await?;
-    told(
-        &fleet.rig,
-        &["server", "edit", "recorder-1", "--mode", "recording"],
-    )
-    .await?;
-    told(&fleet.rig, &["failover", "start", "recorder-1"]).await?;
+    told(&fleet, &["server", "edit", "recorder-1", "--mode", "recording"]).await?;
+    told(&fleet, &["failover", "start", "recorder-1"]).await?;
     asks_and_then_interrupts(&mut fleet, &["server", "disable", "recorder-1"]).await?;
-    told(&fleet.rig, &["server", "enable", "recorder-1"]).await?;
-    told(&fleet.rig, &["failover", "start", "recorder-1"]).await?;
+    told(&fleet, &["server", "enable", "recorder-1"]).await?;
+    told(&fleet, &["failover", "start", "recorder-1"]).await?;
     asks_and_then_interrupts(&mut fleet, &["server", "remove", "recorder-1"]).await?;
     let servers = fleet.rig.api.servers().await?;
     assert!(!servers.iter().any(|view| view.server.id.as_str() == "recorder-1"));
@@ -170,21 +148,17 @@ async fn g7_a_failover_server_is_removed_in_the_middle_and_another_one_takes_ove
 #[tokio::test]
 async fn b5_g7_a_recording_server_is_renamed_switched_off_and_on() -> anyhow::Result<()> {
     let fleet = Fleet::filming(plan()).await?;
-    let renamed = command(
-        &fleet.rig,
-        &["server", "edit", "recorder-1", "--name", "South gate"],
-    )
-    .await?;
+    let renamed = command(&fleet, &["server", "edit", "recorder-1", "--name", "South gate"]).await?;
     assert!(renamed.status.success(), "{renamed:?}");
     assert_eq!(
         fleet.rig.api.server("recorder-1").await?.label,
         "South gate (4/10)"
     );
-    let asked = command(&fleet.rig, &["server", "disable", "recorder-1"]).await?;
+    let asked = command(&fleet, &["server", "disable", "recorder-1"]).await?;
     let words = String::from_utf8_lossy(&asked.stderr).into_owned();
     assert_eq!(asked.status.code(), Some(2), "{words}");
     assert!(words.contains("films 4 camera(s)"), "{words}");
-    let off = command(&fleet.rig, &["server", "disable", "recorder-1", "--yes"]).await?;
+    let off = command(&fleet, &["server", "disable", "recorder-1", "--yes"]).await?;
     assert!(off.status.success(), "{off:?}");
     fleet
         .server("recorder-1", "to be switched off", |view| {
@@ -199,7 +173,7 @@ async fn b5_g7_a_recording_server_is_renamed_switched_off_and_on() -> anyhow::Re
         .await;
     let refused = start.expect_err("it is switched off").to_string();
     assert!(refused.contains("switched off"), "{refused}");
-    let on = command(&fleet.rig, &["server", "enable", "recorder-1"]).await?;
+    let on = command(&fleet, &["server", "enable", "recorder-1"]).await?;
     assert!(on.status.success(), "{on:?}");
     fleet.films("recorder-1", 4).await?;
     fleet.rig.stop().await;

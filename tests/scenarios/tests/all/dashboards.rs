@@ -18,9 +18,9 @@ use understudy_core::{
 use understudy_dashboards::{alerts, figures};
 use understudy_demo::rig::{Plan, ServerPlan, eventually};
 use understudy_runtime::{Process, testing::left_out};
-use understudy_scenarios::{Fleet, PATIENCE, folder, mirror::Mirror, plan, wrong_clock};
+use understudy_scenarios::{Fleet, PATIENCE, command_line::told, folder, mirror::Mirror, plan, wrong_clock};
 
-use crate::{overlay::told, prometheus::Prometheus};
+use crate::prometheus::Prometheus;
 
 /// Where the answers to all panels are put for `dashboards/draw`, if anywhere.
 const ANSWERS_FILE: &str = "UNDERSTUDY_PANEL_ANSWERS";

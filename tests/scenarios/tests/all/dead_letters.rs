@@ -1,30 +1,13 @@
 //! What nobody could handle is listed, replayed and dropped from the command line.
 
-use std::process::{Output, Stdio};
-
 use lapin::{BasicProperties, Connection, ConnectionProperties, options::BasicPublishOptions};
 use understudy_core::contract::api::DeadLettersView;
 use understudy_demo::rig::{Plan, Rig, eventually};
-use understudy_scenarios::{Fleet, PATIENCE, executable, plan};
-
-async fn command(rig: &Rig, arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = tokio::process::Command::new(executable())
-        .arg("dead-letters")
-        .args(arguments)
-        .env("UNDERSTUDY_URL", format!("http://{}", rig.api_address))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    Ok(tokio::time::timeout(PATIENCE, output).await??)
-}
-
-/// What it prints, when all went well.
-async fn said(rig: &Rig, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = command(rig, arguments).await?;
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    anyhow::ensure!(output.status.success(), "{arguments:?}: {complaint}");
-    Ok(String::from_utf8(output.stdout)?)
-}
+use understudy_scenarios::{
+    Fleet, PATIENCE,
+    command_line::{command, told},
+    plan,
+};
 
 async fn letters(rig: &Rig, total: u64) -> anyhow::Result<DeadLettersView> {
     Ok(eventually(&format!("{total} dead letters"), PATIENCE, async || {
@@ -47,7 +30,11 @@ async fn what_nobody_could_handle_is_listed_replayed_and_dropped() -> anyhow::Re
     // Given a recording server that was sent garbage,
     let fleet = Fleet::filming(Plan { cameras: 1, ..plan() }).await?;
     let rig = &fleet.rig;
-    assert!(said(rig, &["list"]).await?.contains("there is no dead letter"));
+    assert!(
+        told(&fleet, &["dead-letters", "list"])
+            .await?
+            .contains("there is no dead letter")
+    );
     let connection = Connection::connect(&rig.broker.url(), ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     let options = BasicPublishOptions::default();
@@ -59,12 +46,12 @@ async fn what_nobody_could_handle_is_listed_replayed_and_dropped() -> anyhow::Re
     // then it is put aside with the reason, and looking at it loses nothing.
     let dead = letters(rig, 1).await?.letters.remove(0);
     assert_eq!(dead.queue, "understudy.assignments.recorder-1");
-    let listed = said(rig, &["list"]).await?;
+    let listed = told(&fleet, &["dead-letters", "list"]).await?;
     assert!(
         listed.contains(&dead.id) && listed.contains(&dead.queue),
         "{listed}"
     );
-    let shown = said(rig, &["show", &dead.id]).await?;
+    let shown = told(&fleet, &["dead-letters", "show", &dead.id]).await?;
     assert!(
         shown.contains("garbage") && shown.contains(&dead.reason),
         "{shown}"
@@ -76,7 +63,7 @@ async fn what_nobody_could_handle_is_listed_replayed_and_dropped() -> anyhow::Re
     letters(rig, 1).await?;
 
     // When it is replayed, the recording server gets it again, and refuses it again.
-    let replayed = said(rig, &["replay", &dead.id]).await?;
+    let replayed = told(&fleet, &["dead-letters", "replay", &dead.id]).await?;
     assert!(
         replayed.contains("understudy.assignments.recorder-1"),
         "{replayed}"
@@ -85,16 +72,16 @@ async fn what_nobody_could_handle_is_listed_replayed_and_dropped() -> anyhow::Re
     assert_eq!(again.reason, dead.reason, "by the same server");
 
     // To drop it takes a yes; then it is gone.
-    let unsure = command(rig, &["drop", &again.id]).await?;
+    let unsure = command(&fleet, &["dead-letters", "drop", &again.id]).await?;
     let complaint = String::from_utf8_lossy(&unsure.stderr).into_owned();
     assert_eq!(unsure.status.code(), Some(2), "{complaint}");
     assert!(complaint.contains("would be lost for good"), "{complaint}");
     letters(rig, 1).await?;
-    said(rig, &["drop", &again.id, "--yes"]).await?;
+    told(&fleet, &["dead-letters", "drop", &again.id, "--yes"]).await?;
     letters(rig, 0).await?;
-    let gone = command(rig, &["show", &again.id]).await?;
+    let gone = command(&fleet, &["dead-letters", "show", &again.id]).await?;
     assert_eq!(gone.status.code(), Some(1));
-    let wrong = command(rig, &["show", "../servers"]).await?;
+    let wrong = command(&fleet, &["dead-letters", "show", "../servers"]).await?;
     assert_eq!(wrong.status.code(), Some(2));
 
     // And the server films as before.

@@ -2,9 +2,7 @@
 
 use understudy_core::contract::api::{LicenseHappening, LicenseKind, Phase};
 use understudy_demo::rig::{Plan, eventually};
-use understudy_scenarios::{Fleet, PATIENCE, plan};
-
-use crate::overlay::told;
+use understudy_scenarios::{Fleet, PATIENCE, command_line::told, plan};
 
 #[tokio::test]
 async fn e10_filming_does_not_wait_for_the_ledger_and_the_transfer_follows() -> anyhow::Result<()> {

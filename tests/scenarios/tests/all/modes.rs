@@ -6,9 +6,11 @@ use understudy_demo::{
     frames,
     rig::{Plan, ServerPlan, eventually},
 };
-use understudy_scenarios::{Fleet, PATIENCE, plan};
-
-use crate::overlay::{command, told};
+use understudy_scenarios::{
+    Fleet, PATIENCE,
+    command_line::{command, told},
+    plan,
+};
 
 /// Two recording servers, with four cameras and with one, and a failover server.
 async fn two_recorders() -> anyhow::Result<Fleet> {

@@ -5,12 +5,9 @@ use std::net::SocketAddr;
 use understudy_core::{contract::api::Phase, policy::Pairing};
 use understudy_demo::rig::Plan;
 use understudy_runtime::clock;
-use understudy_scenarios::{Fleet, executable, folder, plan};
+use understudy_scenarios::{Fleet, command_line::told, executable, folder, plan};
 
-use crate::{
-    overlay::told,
-    receivers::{Hook, Post, Smtpd, Syslogd, eventually},
-};
+use crate::receivers::{Hook, Post, Smtpd, Syslogd, eventually};
 
 const DAY: i64 = 24 * 60;
 

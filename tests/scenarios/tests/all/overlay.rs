@@ -1,7 +1,5 @@
 //! Changes of settings during a failover: for the failover server only, until the end.
 
-use std::process::{Output, Stdio};
-
 use understudy_core::{
     assignment::{Assignment, Role},
     contract::api::{CameraView, OfferState, Phase},
@@ -10,25 +8,7 @@ use understudy_demo::{
     frames,
     rig::{Plan, camera_name, eventually},
 };
-use understudy_scenarios::{Fleet, PATIENCE, executable, plan};
-
-/// The command line, with nobody at its terminal.
-pub(crate) async fn command(fleet: &Fleet, arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = tokio::process::Command::new(executable())
-        .args(arguments)
-        .env("UNDERSTUDY_URL", format!("http://{}", fleet.rig.api_address))
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    Ok(tokio::time::timeout(PATIENCE, output).await??)
-}
-
-/// What the command line says.
-pub(crate) async fn told(fleet: &Fleet, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = command(fleet, arguments).await?;
-    anyhow::ensure!(output.status.success(), "{arguments:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
+use understudy_scenarios::{Fleet, PATIENCE, command_line::told, plan};
 
 /// The settings by which a server's last assignment lets it film, by the server's own disk.
 fn settings(fleet: &mut Fleet, server: &str) -> anyhow::Result<Option<String>> {

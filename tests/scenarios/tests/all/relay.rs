@@ -15,9 +15,11 @@ use understudy_demo::{
     frames,
     rig::{Plan, eventually},
 };
-use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
-
-use crate::overlay::{command, told};
+use understudy_scenarios::{
+    Fleet, PATIENCE,
+    command_line::{command, told},
+    gaps, plan,
+};
 
 /// Has a picture of a camera kept, by the command line.
 pub(crate) async fn snapshot(fleet: &Fleet, camera: &str) -> anyhow::Result<SnapshotView> {

@@ -13,12 +13,13 @@ use understudy_demo::{
     process::Process,
     rig::{Plan, Rig, ServerPlan, eventually},
 };
-use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
-
-use crate::{
-    overlay::{command, told},
-    relay::{picture_in, snapshot, snapshots},
+use understudy_scenarios::{
+    Fleet, PATIENCE,
+    command_line::{command, told},
+    gaps, plan,
 };
+
+use crate::relay::{picture_in, snapshot, snapshots};
 
 /// A fleet whose failover server has been filming for a while, and whose recording server is dead.
 async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {

@@ -12,13 +12,9 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 use understudy_core::contract::api::Phase;
-use understudy_demo::{
-    frames,
-    rig::{Plan, Rig},
-    volume::Volume,
-};
+use understudy_demo::{frames, rig::Plan, volume::Volume};
 use understudy_runtime::testing::left_out;
-use understudy_scenarios::{Fleet, folder, plan};
+use understudy_scenarios::{Fleet, command_line::told, folder, plan};
 
 /// What each camera sends: with it the room is used up within seconds.
 const KILOBITS: u64 = 4_000;
@@ -59,16 +55,6 @@ fn recorded(archive: &Path) -> anyhow::Result<(u64, f64)> {
     Ok((bytes, frames as f64 / 15.0))
 }
 
-async fn said(rig: &Rig, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = tokio::process::Command::new(&rig.plan.executable)
-        .args(arguments)
-        .env("UNDERSTUDY_URL", format!("http://{}", rig.api_address))
-        .output()
-        .await?;
-    anyhow::ensure!(output.status.success(), "{arguments:?}: {output:?}");
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 #[tokio::test]
 async fn k2_a_failover_server_says_for_how_long_it_could_stand_in_and_what_a_disk_must_hold()
 -> anyhow::Result<()> {
@@ -92,7 +78,7 @@ async fn k2_a_failover_server_says_for_how_long_it_could_stand_in_and_what_a_dis
         (0.7..1.4).contains(&(said_to_be / really)),
         "{said_to_be} s are said, {bytes} bytes of {seconds} s make it {really} s"
     );
-    let words = said(&fleet.rig, &["server", "list", "failover-1"]).await?;
+    let words = told(&fleet, &["server", "list", "failover-1"]).await?;
     assert!(words.contains("enough to stand in for recorder-1 for"), "{words}");
 
     // The calculator says what these cameras really took.
@@ -107,7 +93,7 @@ async fn k2_a_failover_server_says_for_how_long_it_could_stand_in_and_what_a_dis
         "1",
         "--json",
     ];
-    let answer: serde_json::Value = serde_json::from_str(&said(&fleet.rig, &plain).await?)?;
+    let answer: serde_json::Value = serde_json::from_str(&told(&fleet, &plain).await?)?;
     let hour = answer["bytes_per_hour"].as_f64().expect("a number");
     let real_hour = bytes as f64 / seconds * 4.0 * 3600.0;
     assert!(
