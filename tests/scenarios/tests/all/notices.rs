@@ -183,7 +183,9 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
 
     // Licences that are short, and a server that nobody can stand in for, are told as well;
     told(&fleet, &["license", "remove", "demo-key"]).await?;
-    fleet.rig.api.pair("recorder-1", &Pairing::default()).await?;
+    let only = Pairing::Servers(["failover-1".parse()?].into());
+    fleet.rig.api.pair("recorder-1", &only).await?;
+    fleet.rig.server("failover-1").kill();
     let posts = eventually("both", async || hook.taken(6)).await;
     let mut more = events(&posts)[4..].to_vec();
     more.sort_unstable();
@@ -193,8 +195,11 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
         short.map(|post| &post.body["facts"][0]["data"]["missing"]),
         Some(&2.into())
     );
-    // and whoever sleeps is told of none of it.
+    // and when it fails so that nobody films, whoever sleeps is woken, and of nothing else.
     assert_eq!(night.taken(1), None);
+    fleet.rig.server("recorder-1").kill();
+    let woken = eventually("the night", async || night.taken(1)).await;
+    assert_eq!(events(&woken), ["failover.waiting"]);
 
     trial(&fleet).await?;
     fleet.rig.stop().await;

@@ -46,7 +46,8 @@ class Handler:
 
 def authenticate(server, session, envelope, mechanism, data):
     good = data.login.decode() == arguments.user and data.password.decode() == arguments.password
-    return AuthResult(success=good)
+    # Not handled: so that it is answered, by 535.
+    return AuthResult(success=good, handled=False)
 
 
 context = None
