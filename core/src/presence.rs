@@ -322,9 +322,16 @@ impl Presence {
 
     /// Looks where it is blind, and notes for each server until when it could not have been heard.
     fn look(&mut self, now: Monotonic) {
-        self.blind = self.cut_off(now);
+        let blind = self.cut_off(now);
+        let before = std::mem::replace(&mut self.blind, blind);
         for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
-            let why = subject.blind_for(&self.blind, now).map(ToOwned::to_owned);
+            // Whoever was given up before the rest of its domain vanished too is given the same time as they are.
+            let begins = !before.domains.contains_key(&subject.domain);
+            let why = match begins {
+                true => self.blind.of(&subject.domain),
+                false => subject.blind_for(&self.blind, now),
+            };
+            let why = why.map(ToOwned::to_owned);
             let why = why.or_else(|| subject.unreachable_without_broker(self.broker_down.as_deref()));
             if let Some(why) = why {
                 subject.deaf = Some((now, why));

@@ -14,6 +14,9 @@ use std::{
 pub struct Volume {
     device: String,
     point: PathBuf,
+    image: PathBuf,
+    /// What the kernel does where it finds an error: `errors=` of ext4(5).
+    on_error: &'static str,
 }
 
 impl Volume {
@@ -22,6 +25,28 @@ impl Volume {
     /// # Errors
     /// What this machine or user lacks, in words.
     pub fn mounted_at(point: &Path, image: &Path, bytes: u64) -> Result<Self, String> {
+        let volume = Self::made(point, image, bytes, &[], "errors=remount-ro")?;
+        if !volume.switch().exists() {
+            return Err("this kernel's ext4 can't be made to find an error (no trigger_fs_error)".to_owned());
+        }
+        Ok(volume)
+    }
+
+    /// The same of one that the kernel goes on with whatever it finds, for [`Self::is_cut_off`].
+    ///
+    /// # Errors
+    /// What this machine or user lacks, in words.
+    pub fn stubborn_at(point: &Path, image: &Path, bytes: u64) -> Result<Self, String> {
+        Self::made(point, image, bytes, &["-O", "^has_journal"], "errors=continue")
+    }
+
+    fn made(
+        point: &Path,
+        image: &Path,
+        bytes: u64,
+        options: &[&str],
+        on_error: &'static str,
+    ) -> Result<Self, String> {
         fs::create_dir_all(point).map_err(|error| error.to_string())?;
         let file = fs::File::create(image).map_err(|error| error.to_string())?;
         file.set_len(bytes).map_err(|error| error.to_string())?;
@@ -29,12 +54,14 @@ impl Volume {
         let volume = Self {
             device,
             point: point.to_owned(),
+            image: image.to_owned(),
+            on_error,
         };
-        run(Command::new("mkfs.ext4").args(["-q", "-F", &volume.device]))?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .args(options)
+            .arg(&volume.device))?;
         volume.mount()?;
-        if !volume.switch().exists() {
-            return Err("this kernel's ext4 can't be made to find an error (no trigger_fs_error)".to_owned());
-        }
         Ok(volume)
     }
 
@@ -44,6 +71,19 @@ impl Volume {
     /// Why it could not be told so.
     pub fn breaks(&self) -> Result<(), String> {
         fs::write(self.switch(), "broken").map_err(|error| error.to_string())
+    }
+
+    /// All of the disk is gone that lies behind its first `bytes` bytes: the kernel answers EIO there, and writes
+    /// before it as ever.
+    ///
+    /// # Errors
+    /// Why it could not be.
+    pub fn is_cut_off(&self, bytes: u64) -> Result<(), String> {
+        let image = fs::File::options().write(true).open(&self.image);
+        image
+            .and_then(|image| image.set_len(bytes))
+            .map_err(|error| error.to_string())?;
+        run(Command::new("losetup").args(["--set-capacity", &self.device])).map(drop)
     }
 
     /// Repairs it as an administrator would: unmounts it, has it checked, and mounts it again. Nobody may use it
@@ -70,9 +110,7 @@ impl Volume {
 
     fn mount(&self) -> Result<(), String> {
         let mut mount = Command::new("mount");
-        mount
-            .args(["-o", "errors=remount-ro", &self.device])
-            .arg(&self.point);
+        mount.args(["-o", self.on_error, &self.device]).arg(&self.point);
         run(&mut mount).map(drop)
     }
 

@@ -156,6 +156,15 @@ pub enum StorageState {
     Damaged,
 }
 
+/// What the recording volume refused to a recording service, which says so on `/healthz` as `volume_errors`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeErrors {
+    /// How long ago each of the newest happened, in milliseconds, the newest first.
+    pub ages_ms: Vec<u64>,
+    /// The newest, in words.
+    pub newest: String,
+}
+
 /// What a server's recording service says of itself: on each change, and every ten seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerReport {

@@ -556,6 +556,41 @@ fn east_vanishes(home: &str, witness_in: &str, looks: impl Fn(u64) -> bool) -> [
 }
 
 #[test]
+fn c2_a8_a_third_domain_that_gives_up_the_first_before_the_others_are_missed_ends_no_wait() {
+    let domain = |name: &str| DomainId::new(name).expect("an id");
+    let mut table = Table::new();
+    table.presence = Presence::at(Some(domain("north")));
+    table.presence.broker(None, table.moment());
+    table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
+    // b's last word comes half a second after a's; a is looked for as soon as it is missed.
+    table.pass(500, &[(Path::Broker, "b")]);
+    let mut blind = Vec::new();
+    for _ in 0..80 {
+        let mut beat = beat_of("witness");
+        beat.domain = domain("west");
+        table.presence.beat(Path::Broker, beat, table.moment());
+        let moment = table.moment();
+        if table.presence.missed(moment).contains(&server_id("a")) {
+            let by = Some(server_id("witness"));
+            let looked = looked(false, "nobody there");
+            table
+                .presence
+                .looked(&server_id("a"), by.as_ref(), looked, moment);
+        }
+        let seen = table.pass(250, &[]);
+        let of_a = seen
+            .iter()
+            .rfind(|seen| seen.observation.server == server_id("a"));
+        blind.extend(of_a.map(|seen| (table.moment().monotonic, seen.observation.blind)));
+    }
+    let (began, _) = blind.iter().find(|(_, blind)| *blind).expect("blind for it");
+    let (ended, _) = blind.iter().rfind(|(_, blind)| *blind).expect("blind for it");
+    let wait = ended.since(*began);
+    assert!((13..=16).contains(&wait.as_secs()), "{wait:?}");
+    assert!(!blind.last().expect("observed").1, "it is over");
+}
+
+#[test]
 fn c2_a8_a_domain_that_vanished_at_once_is_missed_where_a_third_one_can_not_reach_it_either() {
     // A failover server of a third domain gives a up as well, for as long as the host gives it time to come back.
     let [a, b] = east_vanishes("north", "west", |_| false);

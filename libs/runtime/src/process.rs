@@ -88,11 +88,15 @@ struct Inner {
     endpoints: TaskTracker,
     running: Mutex<BTreeMap<&'static str, usize>>,
     conditions: Mutex<BTreeMap<&'static str, String>>,
+    remarks: Mutex<BTreeMap<&'static str, Remark>>,
     registry: prometheus::Registry,
     tracer: Tracer,
     /// Ends the HTTP server if the process is dropped without [`Process::finish`].
     _guard: DropGuard,
 }
+
+/// See [`Process::remark`].
+type Remark = Box<dyn Fn() -> Option<serde_json::Value> + Send>;
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -214,6 +218,7 @@ impl Process {
             endpoints: TaskTracker::new(),
             running: Mutex::default(),
             conditions: Mutex::default(),
+            remarks: Mutex::default(),
             registry,
             tracer: exporter.map(Tracer::to).unwrap_or_default(),
             _guard: closed.drop_guard(),
@@ -277,6 +282,12 @@ impl Process {
     #[must_use]
     pub fn waiting_for(&self) -> BTreeMap<&'static str, String> {
         lock(&self.inner.conditions).clone()
+    }
+
+    /// Something that `/healthz` says under `name`, besides that the process is alive, whenever there is something to
+    /// say. Asked with each answer, so that it must not block.
+    pub fn remark(&self, name: &'static str, say: impl Fn() -> Option<serde_json::Value> + Send + 'static) {
+        lock(&self.inner.remarks).insert(name, Box::new(say));
     }
 
     /// Runs `task` until it ends by itself; [`Self::finish`] awaits it. A task that panics ends the process,
@@ -349,11 +360,14 @@ impl Process {
                 ready_reply(&waiting.unwrap_or_default())
             }
         });
-        let metrics = warp::path!("metrics").map(move || {
-            let registry = weak.upgrade().map(|inner| inner.registry.clone());
-            metrics_reply(&registry.unwrap_or_default())
+        let metrics = warp::path!("metrics").map({
+            let weak = weak.clone();
+            move || {
+                let registry = weak.upgrade().map(|inner| inner.registry.clone());
+                metrics_reply(&registry.unwrap_or_default())
+            }
         });
-        let alive = warp::path!("healthz").map(|| warp::reply::with_header("ok\n", VERSION_HEADER, VERSION));
+        let alive = warp::path!("healthz").map(move || alive_reply(weak.upgrade().as_deref()));
         let routes = warp::get().and(alive.or(readiness).or(metrics));
         let closed = self.inner.closed.clone();
         // It ends last, after the other tasks that `finish` awaits.
@@ -374,6 +388,18 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
         .map_err(|source| StartError::listen(address, source))
+}
+
+fn alive_reply(inner: Option<&Inner>) -> impl warp::Reply + use<> {
+    let mut body = serde_json::Map::from_iter([("alive".to_owned(), true.into())]);
+    if let Some(inner) = inner {
+        let remarks = lock(&inner.remarks);
+        let said = remarks
+            .iter()
+            .filter_map(|(name, say)| Some(((*name).to_owned(), say()?)));
+        body.extend(said);
+    }
+    warp::reply::with_header(warp::reply::json(&body), VERSION_HEADER, VERSION)
 }
 
 fn ready_reply(waiting: &BTreeMap<&'static str, String>) -> impl warp::Reply + use<> {

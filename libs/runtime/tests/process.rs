@@ -28,6 +28,11 @@ async fn a_process_says_whether_it_lives_what_it_waits_for_and_how_it_does() {
     let process = Process::start("test", &RuntimeConfig::default()).await.unwrap();
     let address = process.address();
     assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(address, "/healthz").await.contains(r#"{"alive":true}"#));
+    process.remark("nothing", || None);
+    process.remark("volume_errors", || Some(3.into()));
+    let alive = get(address, "/healthz").await;
+    assert!(alive.contains(r#"{"alive":true,"volume_errors":3}"#), "{alive}");
     assert!(get(address, "/readyz").await.contains(r#"{"ready":true}"#));
 
     let broker = process.condition("broker");

@@ -14,6 +14,7 @@ mod path;
 mod recovery;
 pub mod retention;
 mod unfinished;
+mod volume;
 
 use std::{
     collections::BTreeSet,
@@ -35,6 +36,7 @@ pub use self::{
     index::Filter,
     path::{Kind, Name},
     recovery::Recovered,
+    volume::Refusals,
 };
 use self::{
     index::{Index, UNKNOWN},
@@ -117,6 +119,7 @@ struct Inner {
     server: ServerId,
     index: Index,
     unfinished: Unfinished,
+    refusals: Refusals,
 }
 
 impl Archive {
@@ -139,6 +142,7 @@ impl Archive {
             server,
             index,
             unfinished,
+            refusals: Refusals::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -444,6 +448,12 @@ impl Archive {
             "a defect: a segment was given up before it was closed"
         );
         self.inner.unfinished.leave(path);
+    }
+
+    /// What its volume refused.
+    #[must_use]
+    pub fn refusals(&self) -> &Refusals {
+        &self.inner.refusals
     }
 
     /// A handle for [`Volume::sync`].

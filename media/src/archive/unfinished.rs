@@ -310,6 +310,7 @@ impl Inner {
     pub(super) fn close(&self, segment: &Segment) -> Result<(), ArchiveError> {
         let file = self.folder.join(&segment.path);
         let closed = disk::sync(&self.folder, &file)
+            .inspect_err(|error| self.refusals.note(error))
             .map_err(ArchiveError::file(&file))
             .and_then(|()| self.index.add(std::slice::from_ref(segment)));
         self.finished_or_left(&segment.path, closed)

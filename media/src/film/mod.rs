@@ -481,9 +481,10 @@ async fn keep_durable(archive: Archive, failures: watch::Sender<(u64, String)>) 
             // No segment is open, none is being closed.
             continue;
         }
-        let archive = archive.clone();
-        let synced = tokio::task::spawn_blocking(move || archive.volume()?.sync()).await;
+        let volume = archive.clone();
+        let synced = tokio::task::spawn_blocking(move || volume.volume()?.sync()).await;
         if let Ok(Err(error)) = synced {
+            archive.refusals().note(&error);
             tracing::error!(%error, "the recording volume does not keep what is written");
             failures.send_modify(|(count, reason)| {
                 *count += 1;

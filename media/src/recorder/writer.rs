@@ -15,7 +15,7 @@ use super::{
     pipeline::{Event, Pipeline},
 };
 use crate::{
-    archive::{Archive, Kind, NewFile},
+    archive::{Archive, Kind, NewFile, Refusals},
     camera::{
         Fault,
         frame::{AudioFormat, AudioFrame, Frame, VideoFormat, VideoFrame},
@@ -98,7 +98,7 @@ impl Writer {
                         drop(pipeline);
                         shared.archive.leave(&file.path);
                     }
-                    follow(receiver, number, &progress, finish).await;
+                    follow(receiver, number, &progress, finish, shared.archive.refusals()).await;
                 }
                 Some(Err(fault)) => drop(progress.send(Progress::Failed(number, fault)).await),
                 None => {}
@@ -239,8 +239,10 @@ fn open(
     audio: Option<&AudioFormat>,
     events: mpsc::Sender<Event>,
 ) -> Result<(NewFile, Pipeline), Fault> {
-    let file =
-        file.map_err(|error| Fault::new(CameraFault::Storage, format!("no segment can be begun: {error}")))?;
+    let file = file.map_err(|error| {
+        archive.refusals().note(&error);
+        Fault::new(CameraFault::Storage, format!("no segment can be begun: {error}"))
+    })?;
     match Pipeline::start(&file.file, format, audio, events) {
         Ok(pipeline) => Ok((file, pipeline)),
         Err(fault) => {
@@ -256,6 +258,7 @@ async fn follow(
     number: u64,
     progress: &mpsc::Sender<Progress>,
     finish: oneshot::Sender<bool>,
+    refusals: &Refusals,
 ) {
     while let Some(event) = events.recv().await {
         match event {
@@ -264,7 +267,10 @@ async fn follow(
                 let _ = finish.send(true);
                 return;
             }
-            Event::Failed(fault) => {
+            Event::Failed(fault, refused) => {
+                if let Some(words) = refused {
+                    refusals.refused(&words);
+                }
                 let _ = finish.send(false);
                 let _ = progress.send(Progress::Failed(number, fault)).await;
                 return;

@@ -168,6 +168,10 @@ pub async fn run(
             source,
         })?;
     let studio = Studio::new(archive.clone(), config.studio()).await?;
+    let refusals = archive.refusals().clone();
+    process.remark("volume_errors", move || {
+        serde_json::to_value(refusals.lately()?).ok()
+    });
     let snapshots = Snapshots {
         server: server.id.clone(),
         studio: studio.clone(),

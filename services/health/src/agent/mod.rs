@@ -7,6 +7,7 @@
 mod beneath;
 mod installed;
 mod package;
+mod refused;
 mod runs;
 mod volume;
 
@@ -28,7 +29,7 @@ use understudy_runtime::{Process, ServerConfig, clock};
 use self::{
     beneath::Finding,
     installed::Installed,
-    package::{PackageWatch, Patience},
+    package::{Look, PackageWatch, Patience},
     runs::ThisRun,
     volume::Volume,
 };
@@ -155,7 +156,8 @@ pub async fn run(
         Duration::from_millis(config.volume_full_ms),
     )
     .map_err(AgentError::Thread)?;
-    let storage = StorageWatch::start(volume, &config, &process);
+    let (refusals, refused) = watch::channel(Vec::new());
+    let storage = StorageWatch::start(volume, refused, &config, &process);
     let run = ThisRun::begin(&server.data).await;
 
     // Each path takes the newest beat when it is free: one outstanding, none queued.
@@ -181,7 +183,7 @@ pub async fn run(
     if watched {
         process.spawn(
             "package",
-            watch_package(client.clone(), config.clone(), package, process.clone()),
+            watch_package(client.clone(), config.clone(), package, refusals, process.clone()),
         );
     }
     tracing::info!(agent.interval_ms = config.interval_ms, "beating");
@@ -258,10 +260,16 @@ struct StorageWatch {
     volume: Volume,
     arrays: watch::Receiver<Vec<Finding>>,
     devices: watch::Receiver<Vec<Finding>>,
+    refused: watch::Receiver<Vec<Finding>>,
 }
 
 impl StorageWatch {
-    fn start(volume: Volume, config: &AgentConfig, process: &Process) -> Self {
+    fn start(
+        volume: Volume,
+        refused: watch::Receiver<Vec<Finding>>,
+        config: &AgentConfig,
+        process: &Process,
+    ) -> Self {
         let (arrays, arrays_found) = watch::channel(Vec::new());
         let (devices, devices_found) = watch::channel(Vec::new());
         let each = Duration::from_millis(config.volume_interval_ms);
@@ -281,14 +289,15 @@ impl StorageWatch {
             volume,
             arrays: arrays_found,
             devices: devices_found,
+            refused,
         }
     }
 
     /// The worst of it, and all of its evidence, the worst first.
     fn now(&self, now: Monotonic) -> Storage {
         let probed = self.volume.storage(now);
-        let (arrays, devices) = (self.arrays.borrow(), self.devices.borrow());
-        beneath::summary(probed, arrays.iter().chain(devices.iter()))
+        let (refused, arrays, devices) = (self.refused.borrow(), self.arrays.borrow(), self.devices.borrow());
+        beneath::summary(probed, refused.iter().chain(arrays.iter()).chain(devices.iter()))
     }
 }
 
@@ -430,6 +439,7 @@ async fn watch_package(
     client: reqwest::Client,
     config: AgentConfig,
     package: watch::Sender<Package>,
+    refusals: watch::Sender<Vec<Finding>>,
     process: Process,
 ) {
     let shutdown = process.shutdown();
@@ -446,6 +456,10 @@ async fn watch_package(
         }
         let deadline = interval.max(Duration::from_millis(500));
         let seen = package::look(&client, &url, deadline, &installed).await;
+        if let Look::Answered { volume, .. } = &seen {
+            let found = volume.as_ref().and_then(refused::finding);
+            beneath::note(&refusals, found.into_iter().collect());
+        }
         let verdict = watch.step(seen, clock::now().monotonic);
         package.send_if_modified(|old| {
             let changed = *old != verdict;

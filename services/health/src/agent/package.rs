@@ -5,9 +5,11 @@
 
 use std::{error::Error as _, io, time::Duration};
 
+use serde::Deserialize;
+
 use super::installed::Installed;
 use understudy_core::{
-    contract::heartbeat::{Package, PackageState},
+    contract::heartbeat::{Package, PackageState, VolumeErrors},
     time::Monotonic,
 };
 use understudy_runtime::{VERSION, VERSION_HEADER, innermost};
@@ -16,7 +18,11 @@ use understudy_runtime::{VERSION, VERSION_HEADER, innermost};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// It answered that it is alive, and of which version it is, if it says so.
-    Answered(Option<String>),
+    Answered {
+        version: Option<String>,
+        /// What its volume refused it.
+        volume: Option<VolumeErrors>,
+    },
     /// Nobody listens at its address.
     Refused(String),
     /// Nobody listens at its address, and somebody removed it or switched it off.
@@ -60,7 +66,7 @@ impl PackageWatch {
     /// Takes one more look into account.
     pub(crate) fn step(&mut self, look: Look, now: Monotonic) -> Package {
         let (state, seen) = match look {
-            Look::Answered(version) => {
+            Look::Answered { version, .. } => {
                 self.was_up = true;
                 self.trouble_since = None;
                 return self.judge(version.as_deref(), now);
@@ -112,6 +118,12 @@ impl PackageWatch {
     }
 }
 
+/// What a recording service says on `/healthz`.
+#[derive(Deserialize)]
+struct Alive {
+    volume_errors: Option<VolumeErrors>,
+}
+
 /// Asks the recording service whether it is alive, and if nobody listens, why.
 pub(crate) async fn look(
     client: &reqwest::Client,
@@ -122,11 +134,15 @@ pub(crate) async fn look(
     match client.get(url).timeout(deadline).send().await {
         Ok(answer) if answer.status().is_success() => {
             let version = answer.headers().get(VERSION_HEADER);
-            Look::Answered(
-                version
-                    .and_then(|version| version.to_str().ok())
-                    .map(str::to_owned),
-            )
+            let version = version
+                .and_then(|version| version.to_str().ok())
+                .map(str::to_owned);
+            // One of before says "ok" only.
+            let said: Option<Alive> = answer.json().await.ok();
+            Look::Answered {
+                version,
+                volume: said.and_then(|said| said.volume_errors),
+            }
         }
         Ok(answer) => Look::Silent(format!("{url} answers {}", answer.status())),
         Err(error) if is_refused(&error) => {
@@ -185,6 +201,13 @@ mod tests {
         Look::Refused("connection refused".to_owned())
     }
 
+    fn answered(version: Option<&str>) -> Look {
+        Look::Answered {
+            version: version.map(str::to_owned),
+            volume: None,
+        }
+    }
+
     fn silent() -> Look {
         Look::Silent("no answer".to_owned())
     }
@@ -205,21 +228,18 @@ mod tests {
     #[test]
     fn c4_a_service_that_was_up_and_is_gone_has_crashed() {
         let mut watch = watch();
-        assert_eq!(
-            watch.step(Look::Answered(None), at(0)).state,
-            PackageState::Running
-        );
+        assert_eq!(watch.step(answered(None), at(0)).state, PackageState::Running);
         assert_eq!(watch.step(refused(), at(1_000)).state, PackageState::Running);
         assert_eq!(watch.step(refused(), at(3_000)).state, PackageState::Crashed);
-        assert_eq!(watch.step(Look::Answered(None), at(3_500)), Package::default());
+        assert_eq!(watch.step(answered(None), at(3_500)), Package::default());
     }
 
     #[test]
     fn c4_a_restart_within_the_patience_is_nobodys_business() {
         let mut watch = watch();
-        watch.step(Look::Answered(None), at(0));
+        watch.step(answered(None), at(0));
         assert_eq!(watch.step(refused(), at(500)), Package::default());
-        assert_eq!(watch.step(Look::Answered(None), at(1_500)), Package::default());
+        assert_eq!(watch.step(answered(None), at(1_500)), Package::default());
         assert_eq!(
             watch.step(refused(), at(2_000)),
             Package::default(),
@@ -231,7 +251,7 @@ mod tests {
     #[test]
     fn c4_a_service_that_hangs_does_not_answer() {
         let mut watch = watch();
-        watch.step(Look::Answered(None), at(0));
+        watch.step(answered(None), at(0));
         watch.step(silent(), at(1_000));
         let verdict = watch.step(silent(), at(3_000));
         assert_eq!(verdict.state, PackageState::NotAnswering);
@@ -246,7 +266,7 @@ mod tests {
     #[test]
     fn c4_a_service_of_another_version_is_wrong_once_an_upgrade_should_be_over() {
         let mut watch = watch();
-        let other = || Look::Answered(Some("99.0.0".to_owned()));
+        let other = || answered(Some("99.0.0"));
         assert_eq!(watch.step(other(), at(0)), Package::default());
         assert_eq!(watch.step(other(), at(299_000)), Package::default(), "an upgrade");
         let verdict = watch.step(other(), at(300_000));
@@ -255,7 +275,7 @@ mod tests {
             verdict.evidence.contains("99.0.0") && verdict.evidence.contains(VERSION),
             "{verdict:?}"
         );
-        let same = Look::Answered(Some(VERSION.to_owned()));
+        let same = answered(Some(VERSION));
         assert_eq!(watch.step(same, at(301_000)), Package::default());
         assert_eq!(watch.step(other(), at(302_000)), Package::default(), "anew");
     }
@@ -263,7 +283,7 @@ mod tests {
     #[test]
     fn c4_a_service_that_is_removed_or_switched_off_is_called_so_when_it_has_ended() {
         let mut watch = watch();
-        watch.step(Look::Answered(None), at(0));
+        watch.step(answered(None), at(0));
         let gone = || Look::Gone(PackageState::Disabled, "its unit is disabled".to_owned());
         assert_eq!(watch.step(gone(), at(1_000)), Package::default(), "patience");
         let verdict = watch.step(gone(), at(3_000));
@@ -303,7 +323,7 @@ mod tests {
             .expect("started");
         let url = format!("http://{}/healthz", process.address());
         let seen = look(&client, &url, Duration::from_secs(20), &anything()).await;
-        assert_eq!(seen, Look::Answered(Some(VERSION.to_owned())));
+        assert_eq!(seen, answered(Some(VERSION)));
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use understudy_demo::{rig::Plan, volume::Volume};
 use understudy_runtime::testing::left_out;
 use understudy_scenarios::{Fleet, command_line::told, folder, plan};
 
+/// The file system's own tables lie here, and the files of its top folder, so the agent's probe too.
+const STILL_GOOD: u64 = 32 << 20;
+
 #[tokio::test]
 async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evidence() -> anyhow::Result<()> {
     let folder = folder()?;
@@ -49,6 +52,43 @@ async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evide
             .any(|line| line.contains(words))
     };
     assert!(seen("read-only"), "c7: {:?}", failover.reason.evidence);
+    fleet.films("failover-1", 4).await?;
+    fleet.rig.stop().await;
+    drop(disk);
+    Ok(())
+}
+
+#[tokio::test]
+async fn c3_a_server_whose_disk_is_bad_where_it_records_is_failed_over_by_its_recorders_word()
+-> anyhow::Result<()> {
+    let folder = folder()?;
+    let archive = folder.path().join("recorder-1/data/archive");
+    let disk = match Volume::stubborn_at(&archive, &folder.path().join("disk.img"), 256 << 20) {
+        Ok(disk) => disk,
+        Err(why) => {
+            left_out(why);
+            return Ok(());
+        }
+    };
+    // Given a disk of which only the beginning is good: there the agent's probe goes through each time,
+    let policy = Policy {
+        on_storage: true,
+        on_disconnection: false,
+        ..plan().policy
+    };
+    let mut fleet = Fleet::filming_in(folder, Plan { policy, ..plan() }).await?;
+    fleet.files("recorder-1", 4).await?;
+    disk.is_cut_off(STILL_GOOD).map_err(anyhow::Error::msg)?;
+
+    // then it is the recorder, whose recordings go where the disk is bad, that says so.
+    let failover = fleet.phase("recorder-1", Phase::Serving).await?;
+    assert_eq!(failover.reason.kind, ReasonKind::Storage);
+    let seen = failover.reason.evidence.iter();
+    let seen = seen.filter(|line| {
+        line.seen
+            .contains("refused the recording service again and again what it wrote: Input/output error")
+    });
+    assert!(seen.count() > 0, "c7: {:?}", failover.reason.evidence);
     fleet.films("failover-1", 4).await?;
     fleet.rig.stop().await;
     drop(disk);

@@ -146,16 +146,16 @@ fn ticks(interval: Duration) -> tokio::time::Interval {
 }
 
 /// Says what is new, once.
-fn note(findings: &watch::Sender<Vec<Finding>>, found: Vec<Finding>) {
+pub(crate) fn note(findings: &watch::Sender<Vec<Finding>>, found: Vec<Finding>) {
     findings.send_if_modified(|old| {
         for finding in found.iter().filter(|finding| !old.contains(finding)) {
             tracing::warn!(
                 storage.state = ?finding.state, storage.evidence = finding.evidence,
-                "something beneath the recording volume is wrong"
+                "something is wrong with the recording volume or beneath it"
             );
         }
         if found.is_empty() && !old.is_empty() {
-            tracing::info!("beneath the recording volume all is well again");
+            tracing::info!("what was wrong with the recording volume or beneath it is over");
         }
         let changed = *old != found;
         *old = found;
