@@ -125,6 +125,12 @@ impl Watch {
         own || self.kept.contains(&recording.number)
     }
 
+    /// Whether it was handed over to a server that had taken a recording server's place: no failover server fetches
+    /// anything. It may be the only one that has it, and a restored host knows as little of that.
+    fn arrived_at_successor(&self, server: &ServerId, recording: &Recording) -> bool {
+        recording.recorded_by != *server && self.successors.contains(server)
+    }
+
     /// A server has lost its assignment, and knows it.
     pub(crate) fn forgets(&mut self, server: &ServerId) {
         self.reached.remove(server);
@@ -601,7 +607,9 @@ impl World {
         for id in &self.scene.stand_ins {
             let mut left = self.nodes[id].disk.archive.values();
             let forgotten = |recording: &Recording| {
-                self.watch.is_forgotten(recording) || self.watch.is_successors_own(recording)
+                self.watch.is_forgotten(recording)
+                    || self.watch.is_successors_own(recording)
+                    || self.watch.arrived_at_successor(id, recording)
             };
             if let Some(left) = left.find(|recording| !forgotten(recording)) {
                 return broken(8, format!("{id} stands by and still holds {left:?}"));
@@ -624,7 +632,9 @@ impl World {
                 let number = &recording.number;
                 let aside = node.disk.aside.contains_key(number);
                 // Who was replaced keeps what is on its own disk.
-                let is_home = self.scene.recorders.contains(&node.id) || self.scene.is_gone(&node.id);
+                let is_home = self.scene.recorders.contains(&node.id)
+                    || self.scene.is_gone(&node.id)
+                    || self.watch.arrived_at_successor(&node.id, recording);
                 aside || is_home && node.disk.archive.contains_key(number)
             });
             if !home {

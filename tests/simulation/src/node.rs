@@ -28,6 +28,13 @@ pub(crate) struct Recording {
     pub(crate) damaged: bool,
 }
 
+impl Recording {
+    /// Whether that server has made it for a failover, and not fetched it from whoever did.
+    pub(crate) fn is_of(&self, failover: &FailoverId, server: &ServerId) -> bool {
+        self.recorded_by == *server && self.failover.as_ref() == Some(failover)
+    }
+}
+
 /// What survives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
@@ -187,6 +194,7 @@ impl Node {
             .disk
             .archive
             .values()
+            .filter(|recording| recording.recorded_by == self.id)
             .filter_map(|recording| recording.failover.clone())
             .collect();
         let (reconciler, effects) = Reconciler::start(
@@ -274,10 +282,9 @@ impl Node {
         if !restoration::may_erase(self.begun(failover), up_to) {
             return None;
         }
-        let of_it = |recording: &Recording| recording.failover.as_ref() == Some(failover);
         let (erased, kept) = std::mem::take(&mut self.disk.archive)
             .into_iter()
-            .partition(|(_, recording)| of_it(recording));
+            .partition(|(_, recording)| recording.is_of(failover, &self.id));
         self.disk.archive = kept;
         let erased: BTreeMap<u64, Recording> = erased;
         let (aside, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = erased
@@ -291,7 +298,7 @@ impl Node {
     pub(crate) fn keep(&mut self, failover: &FailoverId) -> Vec<u64> {
         let mut kept = Vec::new();
         for recording in self.disk.archive.values_mut() {
-            if recording.recorded_by == self.id && recording.failover.as_ref() == Some(failover) {
+            if recording.is_of(failover, &self.id) {
                 recording.failover = None;
                 kept.push(recording.number);
             }

@@ -119,7 +119,7 @@ fn manifest(source: &Node, failover: &FailoverId) -> Manifest {
         .disk
         .archive
         .values()
-        .filter(|recording| recording.failover.as_ref() == Some(failover))
+        .filter(|recording| recording.is_of(failover, &source.id))
         .collect();
     Manifest {
         failover: failover.clone(),
