@@ -102,6 +102,8 @@ pub struct Presence {
     broker_down: Option<String>,
     /// Where nothing may be concluded from silence, as of the last tick.
     blind: Blindness,
+    /// Domains of which everybody is late, as of the last tick.
+    late: BTreeSet<DomainId>,
     ticked: Option<Monotonic>,
 }
 
@@ -176,6 +178,7 @@ impl Presence {
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
             blind: Blindness::default(),
+            late: BTreeSet::new(),
             ticked: None,
         }
     }
@@ -214,7 +217,10 @@ impl Presence {
             .or_insert_with(|| Subject::new(beat.domain.clone(), now.monotonic));
         let server = beat.server.clone();
         subject.take(path, beat, now.monotonic);
-        subject.speak(&server, &self.blind, now).into_iter().collect()
+        subject
+            .speak(&server, &self.blind, &self.late, now)
+            .into_iter()
+            .collect()
     }
 
     /// A server that is missed was looked for in another way, by the host itself or by a failover server that it is
@@ -252,7 +258,10 @@ impl Presence {
             return Vec::new();
         }
         subject.untold.push((who, looked.seen));
-        subject.speak(server, &self.blind, now).into_iter().collect()
+        subject
+            .speak(server, &self.blind, &self.late, now)
+            .into_iter()
+            .collect()
     }
 
     /// Servers that were heard once and are not any more: to be looked for in another way.
@@ -288,10 +297,10 @@ impl Presence {
     pub fn tick(&mut self, now: Moment) -> Vec<Seen> {
         self.note_standstill(now.monotonic);
         self.look(now.monotonic);
-        let blind = &self.blind;
+        let (blind, late) = (&self.blind, &self.late);
         self.servers
             .iter_mut()
-            .filter_map(|(server, subject)| subject.speak(server, blind, now))
+            .filter_map(|(server, subject)| subject.speak(server, blind, late, now))
             .collect()
     }
 
@@ -323,6 +332,7 @@ impl Presence {
     /// Looks where it is blind, and notes for each server until when it could not have been heard.
     fn look(&mut self, now: Monotonic) {
         let blind = self.cut_off(now);
+        self.late = self.late(now);
         let before = std::mem::replace(&mut self.blind, blind);
         for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
             // Whoever was given up before the rest of its domain vanished too is given the same time as they are.
@@ -339,13 +349,24 @@ impl Presence {
         }
     }
 
-    fn cut_off(&self, now: Monotonic) -> Blindness {
+    fn by_domain(&self) -> BTreeMap<&DomainId, Vec<&Subject>> {
         let mut domains: BTreeMap<&DomainId, Vec<&Subject>> = BTreeMap::new();
-        let mut directly = false;
         for subject in self.servers.values() {
-            directly |= subject.paths(now).direct;
             domains.entry(&subject.domain).or_default().push(subject);
         }
+        domains
+    }
+
+    /// Where nobody came in time: whoever is missed there first may be the first of a domain that is cut off.
+    fn late(&self, now: Monotonic) -> BTreeSet<DomainId> {
+        let domains = self.by_domain().into_iter();
+        let late = domains.filter(|(_, known)| late_together(known, now));
+        late.map(|(domain, _)| domain.clone()).collect()
+    }
+
+    fn cut_off(&self, now: Monotonic) -> Blindness {
+        let domains = self.by_domain();
+        let directly = self.servers.values().any(|subject| subject.paths(now).direct);
         if let (Some(why), false) = (&self.broker_down, directly) {
             let everywhere =
                 format!("the host has no link to the broker ({why}) and hears no server directly");
@@ -392,6 +413,18 @@ fn vanished_together(domain: &DomainId, known: &[&Subject], now: Monotonic) -> O
             "none of the {all} servers of {domain} has been heard since the monitor started: the host may be cut off from it"
         )
     })
+}
+
+/// Whether each server of a domain has left out a beat, two at least of them at once.
+fn late_together(known: &[&Subject], now: Monotonic) -> bool {
+    let Some(last) = known.iter().map(|subject| subject.last).max() else {
+        return false;
+    };
+    let together = known.iter().filter(|subject| last.since(subject.last) <= AT_ONCE);
+    together.count() >= 2
+        && known
+            .iter()
+            .all(|subject| now.since(subject.last) >= subject.interval + LATENESS)
 }
 
 impl Default for Presence {
@@ -527,14 +560,23 @@ impl Subject {
         }
     }
 
-    fn speak(&mut self, server: &ServerId, blind: &Blindness, now: Moment) -> Option<Seen> {
+    fn speak(
+        &mut self,
+        server: &ServerId,
+        blind: &Blindness,
+        late: &BTreeSet<DomainId>,
+        now: Moment,
+    ) -> Option<Seen> {
         let paths = self.paths(now.monotonic);
         let heard = paths.broker || paths.direct;
         let blind = match heard {
             true => None,
             false => self
                 .blind_for(blind, now.monotonic)
-                .or(self.excuse(now.monotonic)),
+                .or(self.excuse(now.monotonic))
+                .or(late
+                    .contains(&self.domain)
+                    .then_some("each server of its domain is late: the host may be cut off from it")),
         };
         let blind = blind.map(ToOwned::to_owned);
         let silent = match heard {

@@ -556,6 +556,25 @@ fn east_vanishes(home: &str, witness_in: &str, looks: impl Fn(u64) -> bool) -> [
 }
 
 #[test]
+fn c2_the_first_that_is_missed_of_a_domain_that_is_cut_off_is_not_missed_before_the_others() {
+    let mut table = Table::new();
+    table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
+    table.pass(250, &[(Path::Broker, "b")]);
+    let seen = table.pass(5000, &[]);
+    let silent = |seen: &&Seen| !seen.observation.paths.broker && !seen.observation.paths.direct;
+    let silent: Vec<_> = seen.iter().filter(silent).collect();
+    assert!(silent.len() > 2, "{seen:?}");
+    assert!(silent.iter().all(|seen| seen.observation.blind), "{silent:?}");
+
+    // Of one that goes alone nothing is held back.
+    let mut table = Table::new();
+    table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
+    let seen = table.pass(1500, &[(Path::Broker, "b")]);
+    let first = seen.iter().find(silent).expect("a is missed");
+    assert!(!first.observation.blind, "{first:?}");
+}
+
+#[test]
 fn c2_a8_a_third_domain_that_gives_up_the_first_before_the_others_are_missed_ends_no_wait() {
     let domain = |name: &str| DomainId::new(name).expect("an id");
     let mut table = Table::new();
