@@ -289,7 +289,7 @@ impl Failover {
             self.fetching_waits.clear();
             self.set_holding(&source, Holding::Erases);
             for holder in self.holders.iter_mut().filter(|holder| holder.server == source) {
-                holder.arrived_up_to = report.begun;
+                holder.arrived_up_to = arrived_up_to(report);
             }
             self.note(
                 self.phase,
@@ -411,4 +411,14 @@ impl Failover {
             }
         }
     }
+}
+
+/// Up to which of its source's beginnings everything arrived, as far as both servers' versions name them. A source that
+/// names none and lists nothing has not begun yet, so that whatever it has later did not arrive.
+fn arrived_up_to(report: &RestorationReport) -> Option<u64> {
+    let names_beginnings = report.source.is_some();
+    let lists_nothing = report.progress.segments_total == 0;
+    report
+        .begun
+        .or_else(|| (names_beginnings && lists_nothing).then_some(0))
 }

@@ -6,11 +6,12 @@ use understudy_core::{
     assignment::Role,
     contract::{
         api::{Phase, StartMode},
-        heartbeat::{PackageState, RestorationReport},
+        heartbeat::{PackageState, Progress, RestorationReport},
         rpc::OrchestratorRequest as Request,
     },
     fleet::Input,
     ids::FailoverId,
+    restoration::may_erase,
     server::Mode,
 };
 
@@ -257,4 +258,32 @@ fn g5_what_a_person_drops_goes_whatever_there_is() {
     });
     let told = rig.assignment("failover-1");
     assert!(!told.erase.is_empty() && told.erase_up_to.is_empty(), "{told:?}");
+}
+
+#[test]
+fn g4_what_a_failover_server_records_after_an_empty_list_had_arrived_is_not_erased() {
+    let arrives = |source: Option<&str>, listed| {
+        let mut rig = Rig::restoring();
+        let epoch = rig.assignment("recorder-1").epoch;
+        let report = rig.restoration_report(epoch, listed, true);
+        let progress = Progress {
+            segments_total: listed,
+            ..report.progress
+        };
+        rig.step(Input::Restoration(RestorationReport {
+            progress,
+            source: source.map(server_id),
+            begun: None,
+            ..report
+        }));
+        assert_eq!(rig.phase(), Phase::Completed);
+        let id = rig.newest().id;
+        rig.assignment("failover-1").erase_up_to.get(&id).copied()
+    };
+    // Given a failover server that had not filmed at all: up to then everything arrived, and nothing beyond.
+    assert_eq!(arrives(Some("failover-1"), 0), Some(0));
+    assert!(!may_erase(Some(1), Some(0)), "it has begun since");
+    // Whoever names no beginning and has something, or hears of none, is of a version of before.
+    assert_eq!(arrives(Some("failover-1"), 10), None);
+    assert_eq!(arrives(None, 0), None);
 }
