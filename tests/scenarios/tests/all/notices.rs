@@ -200,6 +200,14 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
     fleet.rig.server("recorder-1").kill();
     let woken = eventually("the night", async || night.taken(1)).await;
     assert_eq!(events(&woken), ["failover.waiting"]);
+    // A volume that goes away is told by day only, and that a failover is interrupted at any hour.
+    let archive = fleet.rig.server("failover-2").archive();
+    std::fs::rename(&archive, archive.with_extension("gone"))?;
+    let posts = eventually("the volume", async || hook.taken(8)).await;
+    assert_eq!(events(&posts)[6..], ["failover.waiting", "server.storage_degraded"]);
+    told(&fleet, &["server", "disable", "recorder-1", "--yes"]).await?;
+    let woken = eventually("the night again", async || night.taken(2)).await;
+    assert_eq!(events(&woken)[1..], ["failover.aborted"]);
 
     trial(&fleet).await?;
     fleet.rig.stop().await;
