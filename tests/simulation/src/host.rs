@@ -59,14 +59,15 @@ impl Host {
         self.frozen_until = 0;
     }
 
-    pub(crate) fn back_up(&mut self, ledger: &LedgerProcess) {
+    /// A copy of its database, and of the ledger's.
+    pub(crate) fn back_up(&self, ledger: &LedgerProcess) -> Backup {
         let (rows, moves) = ledger.stored();
-        self.backup = Some(Backup {
+        Backup {
             records: self.records.clone(),
             outbox: self.outbox.clone(),
             rows,
             moves,
-        });
+        }
     }
 
     pub(crate) fn restore(&mut self, backup: Backup) {

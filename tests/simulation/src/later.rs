@@ -73,9 +73,10 @@ impl World {
         }
         self.answer_offers(&mut rng);
         self.replace_for_good();
+        self.go_on_with_late_word();
         self.go_on_with_outage(&mut rng);
         if rng.gen_bool(0.03) {
-            self.host.back_up(&self.ledger);
+            self.host.backup = Some(self.host.back_up(&self.ledger));
         }
         self.later = Some(rng);
     }
@@ -220,7 +221,7 @@ impl World {
     }
 
     /// The host's database, the ledger's with it, is that of before.
-    fn restore_backup(&mut self) {
+    pub(crate) fn restore_backup(&mut self) {
         let Some(backup) = self.host.backup.clone() else {
             return;
         };

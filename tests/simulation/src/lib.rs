@@ -12,6 +12,7 @@ mod bug;
 mod checks;
 mod faults;
 mod host;
+mod late_word;
 mod later;
 mod ledger;
 mod network;

@@ -77,7 +77,7 @@ impl World {
             begun: manifest.begun.filter(|_| !old),
             waiting: String::new(),
         };
-        if self.chance(0.3) {
+        if self.chance(0.3) && !self.is_late(&report) {
             self.send(id, Packet::Restoration(report));
         }
     }

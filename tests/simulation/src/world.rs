@@ -24,6 +24,7 @@ use crate::{
     checks::{Violation, Watch, failovers},
     faults::Outage,
     host::{Host, Outgoing},
+    late_word::LateWord,
     ledger::LedgerProcess,
     network::{Network, Packet, Weather},
     node::Node,
@@ -45,6 +46,12 @@ const WITHOUT_LATER: u64 = 2;
 /// Whether servers are replaced for good in a schedule: in one of seven of those with the faults that came later.
 fn replaces(seed: u64) -> bool {
     seed % 7 == 5 && seed % 3 != WITHOUT_LATER
+}
+
+/// Whether the word that everything has arrived is late in a schedule: in one of eleven of those with the faults that
+/// came later.
+fn has_late_word(seed: u64) -> bool {
+    seed % 11 == 7 && seed % 3 != WITHOUT_LATER
 }
 
 /// What a schedule came to.
@@ -142,6 +149,8 @@ pub(crate) struct World {
     pub(crate) later: Option<StdRng>,
     /// For replacements, in some schedules.
     pub(crate) replacing: Option<StdRng>,
+    /// For a word that is late, in some schedules.
+    pub(crate) late_word: Option<LateWord>,
     pub(crate) scene: Scene,
     schedule: Schedule,
     struck: u32,
@@ -186,6 +195,7 @@ impl World {
             rng,
             later: (seed % 3 != WITHOUT_LATER).then(|| StdRng::seed_from_u64(!seed)),
             replacing: replaces(seed).then(|| StdRng::seed_from_u64(!seed ^ 0x5EED)),
+            late_word: has_late_word(seed).then(|| LateWord::new(StdRng::seed_from_u64(!seed ^ 0x1A7E))),
             scene,
             bug,
             now: Duration::ZERO,
