@@ -135,6 +135,22 @@ async fn g4_an_erasure_keeps_damaged_recordings_aside_until_the_volume_is_short(
 }
 
 #[tokio::test]
+async fn g4_an_erasure_of_what_a_server_recorded_leaves_what_it_fetched() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let archive = Archive::open(folder.path(), server())?;
+    let (own, fetched) = (
+        segment(1, "recorder-1", b"own"),
+        segment(2, "standby-a", b"other"),
+    );
+    import(&archive, &own, b"own").await?;
+    import(&archive, &fetched, b"other").await?;
+    assert_eq!(archive.erase(&failover("f-1"), None).await?, Some(1));
+    assert_eq!(archive.segments(Filter::default()).await?, [fetched.clone()]);
+    assert_eq!(archive.verify(&fetched).await?, Verdict::Whole);
+    Ok(())
+}
+
+#[tokio::test]
 async fn another_server_can_name_no_file_outside_the_archive() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let archive = Archive::open(folder.path().join("archive"), server())?;

@@ -204,7 +204,10 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
     let archive = fleet.rig.server("failover-2").archive();
     std::fs::rename(&archive, archive.with_extension("gone"))?;
     let posts = eventually("the volume", async || hook.taken(8)).await;
-    assert_eq!(events(&posts)[6..], ["failover.waiting", "server.storage_degraded"]);
+    assert_eq!(
+        events(&posts)[6..],
+        ["failover.waiting", "server.storage_degraded"]
+    );
     told(&fleet, &["server", "disable", "recorder-1", "--yes"]).await?;
     let woken = eventually("the night again", async || night.taken(2)).await;
     assert_eq!(events(&woken)[1..], ["failover.aborted"]);
