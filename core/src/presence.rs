@@ -415,13 +415,15 @@ fn vanished_together(domain: &DomainId, known: &[&Subject], now: Monotonic) -> O
     })
 }
 
-/// Whether each server of a domain has left out a beat, two at least of them at once.
+/// Whether each server of a domain has left out a beat, two at least of them at once, and some are not missed yet. Once
+/// all are, [`vanished_together`] says what that means.
 fn late_together(known: &[&Subject], now: Monotonic) -> bool {
     let Some(last) = known.iter().map(|subject| subject.last).max() else {
         return false;
     };
     let together = known.iter().filter(|subject| last.since(subject.last) <= AT_ONCE);
     together.count() >= 2
+        && known.iter().any(|subject| subject.is_heard(now))
         && known
             .iter()
             .all(|subject| now.since(subject.last) >= subject.interval + LATENESS)

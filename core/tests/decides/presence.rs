@@ -561,8 +561,8 @@ fn c2_the_first_that_is_missed_of_a_domain_that_is_cut_off_is_not_missed_before_
     table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
     table.pass(250, &[(Path::Broker, "b")]);
     let seen = table.pass(5000, &[]);
-    let silent = |seen: &&Seen| !seen.observation.paths.broker && !seen.observation.paths.direct;
-    let silent: Vec<_> = seen.iter().filter(silent).collect();
+    let unheard = |seen: &&Seen| !seen.observation.paths.broker && !seen.observation.paths.direct;
+    let silent: Vec<_> = seen.iter().filter(unheard).collect();
     assert!(silent.len() > 2, "{seen:?}");
     assert!(silent.iter().all(|seen| seen.observation.blind), "{silent:?}");
 
@@ -570,7 +570,7 @@ fn c2_the_first_that_is_missed_of_a_domain_that_is_cut_off_is_not_missed_before_
     let mut table = Table::new();
     table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
     let seen = table.pass(1500, &[(Path::Broker, "b")]);
-    let first = seen.iter().find(silent).expect("a is missed");
+    let first = seen.iter().find(unheard).expect("a is missed");
     assert!(!first.observation.blind, "{first:?}");
 }
 
