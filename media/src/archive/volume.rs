@@ -5,11 +5,12 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::errno::Errno;
-use understudy_core::contract::heartbeat::VolumeErrors;
+use understudy_core::{contract::heartbeat::VolumeErrors, time::Monotonic};
+use understudy_runtime::clock;
 
 /// So many of the newest are known.
 const NEWEST: usize = 16;
@@ -24,7 +25,7 @@ pub struct Refusals {
 
 #[derive(Debug, Default)]
 struct Newest {
-    at: VecDeque<Instant>,
+    at: VecDeque<Monotonic>,
     words: String,
 }
 
@@ -41,7 +42,7 @@ impl Refusals {
     /// Notes a refusal, in the system's words.
     pub(crate) fn refused(&self, words: &str) {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.at.push_front(Instant::now());
+        newest.at.push_front(clock::now().monotonic);
         newest.at.truncate(NEWEST);
         words.clone_into(&mut newest.words);
     }
@@ -50,7 +51,8 @@ impl Refusals {
     #[must_use]
     pub fn lately(&self) -> Option<VolumeErrors> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let ages = newest.at.iter().map(Instant::elapsed);
+        let now = clock::now().monotonic;
+        let ages = newest.at.iter().map(|at| now.since(*at));
         let ages_ms: Vec<u64> = ages
             .take_while(|age| *age < MEMORY)
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))

@@ -145,7 +145,8 @@ async fn g4_an_erasure_of_what_a_server_recorded_leaves_what_it_fetched() -> any
     import(&archive, &own, b"own").await?;
     import(&archive, &fetched, b"other").await?;
     assert_eq!(archive.erase(&failover("f-1"), None).await?, Some(1));
-    assert_eq!(archive.segments(Filter::default()).await?, [fetched.clone()]);
+    let left = archive.segments(Filter::default()).await?;
+    assert_eq!(left, std::slice::from_ref(&fetched));
     assert_eq!(archive.verify(&fetched).await?, Verdict::Whole);
     Ok(())
 }

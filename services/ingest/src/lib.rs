@@ -144,7 +144,7 @@ pub async fn run(
     let incarnation = Incarnation::new(id).expect("a UUID is lower-case letters, digits and hyphens");
     let (acting, said) = Acting::new(server.id.clone(), incarnation.clone());
     let metrics = Metrics::register(process.registry(), &server.domain, &server.id, &acting)?;
-    let (disk, archive) = open(&server).await?;
+    let (disk, archive) = open(&server, &process).await?;
     let persisted = disk.load_assignment(&server.id)?;
     let bundles = open_bundles(&disk, &opener).await?;
     opened.ready();
@@ -168,16 +168,12 @@ pub async fn run(
             source,
         })?;
     let studio = Studio::new(archive.clone(), config.studio()).await?;
-    let refusals = archive.refusals().clone();
-    process.remark("volume_errors", move || {
-        serde_json::to_value(refusals.lately()?).ok()
-    });
-    let snapshots = Snapshots {
+    Snapshots {
         server: server.id.clone(),
         studio: studio.clone(),
         archive,
-    };
-    snapshots.serve(&bus, &process);
+    }
+    .serve(&bus, &process);
     let statuses = studio.statuses();
     let relay = relay(&config, token.as_ref(), &studio, &process);
     let (orders, taken) = mpsc::channel(director::WAITING_ORDERS);
@@ -246,8 +242,16 @@ pub async fn run(
     Ok(())
 }
 
+/// Says on `/healthz` what the volume refuses, which the agent asks for.
+fn say_refusals(archive: &Archive, process: &Process) {
+    let refusals = archive.refusals().clone();
+    process.remark("volume_errors", move || {
+        serde_json::to_value(refusals.lately()?).ok()
+    });
+}
+
 /// Opens the server's folder and its archive, in a thread where a slow disk harms nobody.
-async fn open(server: &ServerConfig) -> Result<(Disk, Archive), IngestError> {
+async fn open(server: &ServerConfig, process: &Process) -> Result<(Disk, Archive), IngestError> {
     let (data, id) = (server.data.clone(), server.id.clone());
     let opened = tokio::task::spawn_blocking(move || {
         let disk = Disk::open(&data)?;
@@ -255,9 +259,10 @@ async fn open(server: &ServerConfig) -> Result<(Disk, Archive), IngestError> {
         let archive = Archive::open(&path, id).map_err(|source| IngestError::Archive { path, source })?;
         Ok((disk, archive))
     });
-    opened
+    let opened = opened
         .await
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    opened.inspect(|(_, archive)| say_refusals(archive, process))
 }
 
 /// The failovers of which the archive has recordings to give out. Who films does so at once; who only hands
