@@ -14,7 +14,6 @@ use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, KeyInit as _, Payload},
 };
-use rand::RngCore as _;
 use understudy_core::{
     contract::heartbeat::SealedBundle,
     settings::{Bundle, BundleHash},
@@ -80,7 +79,7 @@ impl FleetKey {
     /// If the file exists, or can't be written.
     pub fn generate_to(path: &Path) -> Result<Self, SealError> {
         let mut key = [0; KEY_BYTES];
-        rand::rngs::OsRng.fill_bytes(&mut key);
+        random(&mut key);
         let write = || -> std::io::Result<()> {
             let mut file = std::fs::OpenOptions::new()
                 .write(true)
@@ -103,7 +102,7 @@ impl FleetKey {
         let clear = bundle.canonical();
         let hash = BundleHash::of(&clear);
         let mut nonce = [0; NONCE_BYTES];
-        rand::rngs::OsRng.fill_bytes(&mut nonce);
+        random(&mut nonce);
         let payload = Payload {
             msg: &clear,
             aad: hash.0.as_bytes(),
@@ -143,6 +142,11 @@ impl FleetKey {
         }
         Ok(bundle)
     }
+}
+
+/// From the system's own source, which is there as soon as the system has started (getrandom(2)).
+fn random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system's random numbers");
 }
 
 /// Encrypts a bundle for its way.
