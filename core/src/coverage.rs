@@ -14,7 +14,15 @@ use crate::{
 #[must_use]
 pub fn domains<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Vec<DomainView> {
     let mut domains: BTreeMap<DomainId, DomainView> = BTreeMap::new();
+    // Of those that are switched on, how many film and how many could stand in.
+    let mut usable: BTreeMap<DomainId, (usize, usize)> = BTreeMap::new();
     for server in servers {
+        let (recording, failover) = usable.entry(server.domain.clone()).or_default();
+        match server.mode {
+            Mode::Recording if server.enabled => *recording += 1,
+            Mode::Failover if server.enabled => *failover += 1,
+            _ => {}
+        }
         let view = domains
             .entry(server.domain.clone())
             .or_insert_with(|| DomainView {
@@ -30,11 +38,15 @@ pub fn domains<'a>(servers: impl IntoIterator<Item = &'a Server>) -> Vec<DomainV
         }
     }
     for view in domains.values_mut() {
-        if !view.recording_servers.is_empty() && view.failover_servers.is_empty() {
+        let (recording, failover) = usable.get(&view.id).copied().unwrap_or_default();
+        if recording > 0 && failover == 0 {
+            let off = match view.failover_servers.is_empty() {
+                true => "",
+                false => " that is switched on",
+            };
             view.gaps.push(format!(
-                "domain {} has {} recording server(s) and no failover server",
-                view.id,
-                view.recording_servers.len()
+                "domain {} has {recording} recording server(s) and no failover server{off}",
+                view.id
             ));
         }
     }

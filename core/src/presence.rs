@@ -102,8 +102,6 @@ pub struct Presence {
     broker_down: Option<String>,
     /// Where nothing may be concluded from silence, as of the last tick.
     blind: Blindness,
-    /// Domains of which everybody is late, as of the last tick.
-    late: BTreeSet<DomainId>,
     ticked: Option<Monotonic>,
 }
 
@@ -154,6 +152,9 @@ struct Subject {
     started: Option<Started>,
     /// What of these is not among the evidence yet, and who saw it.
     untold: Vec<(String, String)>,
+    /// Nobody of its domain was heard since it is overdue, and somebody there is not missed yet: it may be the first of
+    /// a domain that is cut off.
+    first: bool,
     /// What others saw who looked for it since it is missed.
     sights: BTreeMap<Observer, Sight>,
 }
@@ -178,7 +179,6 @@ impl Presence {
             servers: BTreeMap::new(),
             broker_down: Some("not connected yet".to_owned()),
             blind: Blindness::default(),
-            late: BTreeSet::new(),
             ticked: None,
         }
     }
@@ -217,10 +217,7 @@ impl Presence {
             .or_insert_with(|| Subject::new(beat.domain.clone(), now.monotonic));
         let server = beat.server.clone();
         subject.take(path, beat, now.monotonic);
-        subject
-            .speak(&server, &self.blind, &self.late, now)
-            .into_iter()
-            .collect()
+        subject.speak(&server, &self.blind, now).into_iter().collect()
     }
 
     /// A server that is missed was looked for in another way, by the host itself or by a failover server that it is
@@ -258,10 +255,7 @@ impl Presence {
             return Vec::new();
         }
         subject.untold.push((who, looked.seen));
-        subject
-            .speak(server, &self.blind, &self.late, now)
-            .into_iter()
-            .collect()
+        subject.speak(server, &self.blind, now).into_iter().collect()
     }
 
     /// Servers that were heard once and are not any more: to be looked for in another way.
@@ -297,10 +291,10 @@ impl Presence {
     pub fn tick(&mut self, now: Moment) -> Vec<Seen> {
         self.note_standstill(now.monotonic);
         self.look(now.monotonic);
-        let (blind, late) = (&self.blind, &self.late);
+        let blind = &self.blind;
         self.servers
             .iter_mut()
-            .filter_map(|(server, subject)| subject.speak(server, blind, late, now))
+            .filter_map(|(server, subject)| subject.speak(server, blind, now))
             .collect()
     }
 
@@ -332,11 +326,15 @@ impl Presence {
     /// Looks where it is blind, and notes for each server until when it could not have been heard.
     fn look(&mut self, now: Monotonic) {
         let blind = self.cut_off(now);
-        self.late = self.late(now);
         let before = std::mem::replace(&mut self.blind, blind);
+        let newest = self.newest(now);
         for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
             // Whoever was given up before the rest of its domain vanished too is given the same time as they are.
-            let begins = !before.domains.contains_key(&subject.domain);
+            let begins = !before.domains.contains_key(&subject.domain)
+                && !(subject.ever_heard && subject.excuse(now).is_some());
+            subject.first = newest
+                .get(&subject.domain)
+                .is_some_and(|newest| subject.may_be_first(*newest, now));
             let why = match begins {
                 true => self.blind.of(&subject.domain),
                 false => subject.blind_for(&self.blind, now),
@@ -357,11 +355,16 @@ impl Presence {
         domains
     }
 
-    /// Where nobody came in time: whoever is missed there first may be the first of a domain that is cut off.
-    fn late(&self, now: Monotonic) -> BTreeSet<DomainId> {
+    /// The last beat of any server in each domain of which one is heard.
+    fn newest(&self, now: Monotonic) -> BTreeMap<DomainId, Monotonic> {
+        let newest = |known: Vec<&Subject>| {
+            let heard = known.iter().any(|subject| subject.is_heard(now));
+            known.iter().map(|subject| subject.last).max().filter(|_| heard)
+        };
         let domains = self.by_domain().into_iter();
-        let late = domains.filter(|(_, known)| late_together(known, now));
-        late.map(|(domain, _)| domain.clone()).collect()
+        domains
+            .filter_map(|(domain, known)| Some((domain.clone(), newest(known)?)))
+            .collect()
     }
 
     fn cut_off(&self, now: Monotonic) -> Blindness {
@@ -415,20 +418,6 @@ fn vanished_together(domain: &DomainId, known: &[&Subject], now: Monotonic) -> O
     })
 }
 
-/// Whether each server of a domain has left out a beat, two at least of them at once, and some are not missed yet. Once
-/// all are, [`vanished_together`] says what that means.
-fn late_together(known: &[&Subject], now: Monotonic) -> bool {
-    let Some(last) = known.iter().map(|subject| subject.last).max() else {
-        return false;
-    };
-    let together = known.iter().filter(|subject| last.since(subject.last) <= AT_ONCE);
-    together.count() >= 2
-        && known.iter().any(|subject| subject.is_heard(now))
-        && known
-            .iter()
-            .all(|subject| now.since(subject.last) >= subject.interval + LATENESS)
-}
-
 impl Default for Presence {
     fn default() -> Self {
         Self::new()
@@ -455,6 +444,7 @@ impl Subject {
             farewell: None,
             started: None,
             untold: Vec::new(),
+            first: false,
             sights: BTreeMap::new(),
         }
     }
@@ -513,6 +503,13 @@ impl Subject {
         }
     }
 
+    /// Whether nobody of its domain, whose newest beat is this, has been heard since its own next beat is overdue. Others
+    /// that beat far more rarely are not waited for.
+    fn may_be_first(&self, newest: Monotonic, now: Monotonic) -> bool {
+        let overdue = Monotonic(self.last.0 + self.interval + LATENESS);
+        newest < overdue && now.since(self.last) < self.worth() + AT_ONCE
+    }
+
     fn is_heard(&self, now: Monotonic) -> bool {
         let paths = self.paths(now);
         paths.broker || paths.direct
@@ -562,13 +559,7 @@ impl Subject {
         }
     }
 
-    fn speak(
-        &mut self,
-        server: &ServerId,
-        blind: &Blindness,
-        late: &BTreeSet<DomainId>,
-        now: Moment,
-    ) -> Option<Seen> {
+    fn speak(&mut self, server: &ServerId, blind: &Blindness, now: Moment) -> Option<Seen> {
         let paths = self.paths(now.monotonic);
         let heard = paths.broker || paths.direct;
         let blind = match heard {
@@ -576,9 +567,9 @@ impl Subject {
             false => self
                 .blind_for(blind, now.monotonic)
                 .or(self.excuse(now.monotonic))
-                .or(late
-                    .contains(&self.domain)
-                    .then_some("each server of its domain is late: the host may be cut off from it")),
+                .or(self.first.then_some(
+                    "it may be the first of its domain: nobody there was heard since it is overdue",
+                )),
         };
         let blind = blind.map(ToOwned::to_owned);
         let silent = match heard {

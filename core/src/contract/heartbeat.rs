@@ -1,7 +1,10 @@
 //! What servers say of themselves, and what the monitor sees of them. All of it is transient: the next one
 //! replaces it, and a lost one does no harm.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +158,9 @@ pub enum StorageState {
     /// It takes no recordings: read-only, I/O errors, gone, hung.
     Damaged,
 }
+
+/// For how long an error of the recording volume counts.
+pub const VOLUME_ERRORS_COUNT_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// What the recording volume refused to a recording service, which says so on `/healthz` as `volume_errors`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

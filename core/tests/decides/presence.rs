@@ -559,7 +559,9 @@ fn east_vanishes(home: &str, witness_in: &str, looks: impl Fn(u64) -> bool) -> [
 fn c2_the_first_that_is_missed_of_a_domain_that_is_cut_off_is_not_missed_before_the_others() {
     let mut table = Table::new();
     table.pass(2000, &[(Path::Broker, "a"), (Path::Broker, "b")]);
-    table.pass(250, &[(Path::Broker, "b")]);
+    // b's last word comes later than a's, by more than an interval: a's next was late already when both were cut off.
+    table.pass(350, &[(Path::Broker, "b")]);
+    table.beat(Path::Broker, "b");
     let seen = table.pass(5000, &[]);
     let unheard = |seen: &&Seen| !seen.observation.paths.broker && !seen.observation.paths.direct;
     let silent: Vec<_> = seen.iter().filter(unheard).collect();

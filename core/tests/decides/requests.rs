@@ -9,6 +9,7 @@ use understudy_core::{
         api::{CameraEdit, CameraField, Phase, Problem, ServerEdit, StartMode},
         rpc::{OrchestratorReply as Reply, OrchestratorRequest as Request},
     },
+    coverage,
     failover::Holding,
     fleet::Input,
     policy::{Failback, Pairing, Policy},
@@ -431,6 +432,18 @@ fn a8_a_domain_without_a_failover_server_is_shown_as_a_gap() {
     };
     let gaps: Vec<usize> = domains.iter().map(|domain| domain.gaps.len()).collect();
     assert_eq!(gaps, [0, 1]);
+
+    // One that is switched off stands in for nobody.
+    let mut off = server("failover-1", Mode::Failover, 5);
+    off.enabled = false;
+    let gaps = coverage::domains([&off, &server("recorder-1", Mode::Recording, 5)]);
+    assert!(
+        gaps[0].gaps[0].contains("no failover server that is switched on"),
+        "{gaps:?}"
+    );
+    let mut unused = server("recorder-1", Mode::Recording, 5);
+    unused.enabled = false;
+    assert_eq!(coverage::domains([&unused])[0].gaps, Vec::<String>::new());
 }
 
 #[test]

@@ -31,8 +31,8 @@ const MAX_WAITING_BYTES: u64 = 8 * 1024 * 1024;
 pub(super) enum Event {
     /// Its first fragment is in the file.
     Written,
-    /// It can't go on; and if that is since the volume refused something, the system's words for it.
-    Failed(Fault, Option<String>),
+    /// It can't go on.
+    Failed(Fault),
     /// All that was pushed is in the file.
     Finished,
 }
@@ -399,9 +399,7 @@ fn watch_bus(pipeline: &gst::Pipeline, events: mpsc::Sender<Event>) {
         match message.view() {
             MessageView::Eos(_) => drop(events.try_send(Event::Finished)),
             MessageView::Error(error) if !failed.swap(true, std::sync::atomic::Ordering::Relaxed) => {
-                let (error, debug) = (error.error(), error.debug());
-                let refused = is_refusal(&error).then(|| reason(debug.as_deref()).to_owned());
-                drop(events.try_send(Event::Failed(fault(&error, debug.as_deref()), refused)));
+                drop(events.try_send(Event::Failed(fault(&error.error(), error.debug().as_deref()))));
             }
             _ => {}
         }
@@ -409,26 +407,15 @@ fn watch_bus(pipeline: &gst::Pipeline, events: mpsc::Sender<Event>) {
     });
 }
 
-/// "system error: No space left on device" stands in the last line of the debug text.
-fn reason(debug: Option<&str>) -> &str {
-    let last = debug.and_then(|text| text.lines().last()).unwrap_or_default();
-    last.trim_start_matches("system error: ")
-}
-
-/// Whether it is the volume that does not do its work; one that is full does.
-fn is_refusal(error: &glib::Error) -> bool {
-    use gst::ResourceError::{Close, Seek, Sync, Write};
-    matches!(
-        error.kind::<gst::ResourceError>(),
-        Some(Write | Sync | Close | Seek)
-    )
-}
-
 /// What a pipeline's error means: what is about a resource is about the disk, the rest about the stream.
 fn fault(error: &glib::Error, debug: Option<&str>) -> Fault {
     if error.kind::<gst::ResourceError>().is_some() {
-        let detail = format!("{} {}", error.message(), reason(debug));
-        return Fault::new(CameraFault::Storage, detail.trim());
+        // "Error while writing to file descriptor 7: No space left on device" stands in the last line of the debug text.
+        let reason = debug.and_then(|text| text.lines().last()).unwrap_or_default();
+        return Fault::new(
+            CameraFault::Storage,
+            format!("{} {reason}", error.message()).trim().to_owned(),
+        );
     }
     Fault::new(
         CameraFault::Garbage,

@@ -267,9 +267,9 @@ async fn follow(
                 let _ = finish.send(true);
                 return;
             }
-            Event::Failed(fault, refused) => {
-                if let Some(words) = refused {
-                    refusals.refused(&words);
+            Event::Failed(fault) => {
+                if fault.kind == CameraFault::Storage {
+                    refusals.note_words(&fault.detail);
                 }
                 let _ = finish.send(false);
                 let _ = progress.send(Progress::Failed(number, fault)).await;

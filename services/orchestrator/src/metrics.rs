@@ -314,8 +314,17 @@ impl Metrics {
             return;
         };
         let view = failover.view();
-        let Some(takeover) = view.takeover_ms else { return };
-        let seconds = (view.detection_ms + takeover) as f64 / 1000.0;
+        // Who is relieved films until then.
+        if view.planned {
+            return;
+        }
+        let (Some(takeover), Some(last)) = (view.takeover_ms, view.first_frames.values().max()) else {
+            return;
+        };
+        // A camera that nobody can film holds the phase up, and nothing else. After a second failover server the
+        // beginning is long ago.
+        let since_fault = last.0.saturating_sub(view.started_at.0).max(0).unsigned_abs() + view.detection_ms;
+        let seconds = since_fault.min(view.detection_ms + takeover) as f64 / 1000.0;
         let labels = [domain(fleet, server), mode(view.reason.kind)];
         self.downtime.with_label_values(&labels).observe(seconds);
     }

@@ -102,7 +102,34 @@ fn a1_helm_and_the_schemas_of_kubernetes_take_each_set_of_values() -> anyhow::Re
             .into_iter()
             .filter(|thing| !thing.contains("\nkind: ServiceMonitor"))
             .collect();
-        ensure!(known.len() >= 16, "only {} things of {values:?}", known.len());
+        let count = |kind: &str| {
+            let kind = format!("\nkind: {kind}\n");
+            things(&text)
+                .into_iter()
+                .filter(|thing| thing.contains(&kind))
+                .count()
+        };
+        let has = |value: &str| values.contains(&value);
+        let policies = match has("networkPolicy.enabled=false") {
+            true => 0,
+            false => 4,
+        };
+        for (kind, expected) in [
+            ("Deployment", 4),
+            ("StatefulSet", 2),
+            ("PersistentVolumeClaim", 2),
+            ("Service", 4),
+            ("ConfigMap", 1),
+            ("PodDisruptionBudget", 1),
+            ("NetworkPolicy", policies),
+            ("ServiceMonitor", usize::from(has("serviceMonitor.enabled=true"))),
+        ] {
+            ensure!(
+                count(kind) == expected,
+                "{} of {kind}, not {expected}: {values:?}",
+                count(kind)
+            );
+        }
         let file = folder.path().join("rendered.yaml");
         fs::write(&file, known.join("\n---\n"))?;
         for version in VERSIONS {

@@ -36,7 +36,7 @@ pub(crate) enum Outcome {
     Flaky,
     /// Not at all.
     Failed,
-    /// It did not run.
+    /// It did not run, or said that this machine or user lacks what it takes.
     Skipped,
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn parse(xml: &str) -> anyhow::Result<Vec<Test>> {
             let has = |tag: &str| case.children().any(|child| child.has_tag_name(tag));
             let outcome = if has("failure") || has("error") {
                 Outcome::Failed
-            } else if has("skipped") {
+            } else if has("skipped") || case.descendants().any(says_left_out) {
                 Outcome::Skipped
             } else if has("flakyFailure") || has("flakyError") {
                 Outcome::Flaky
@@ -97,6 +97,15 @@ pub(crate) fn parse(xml: &str) -> anyhow::Result<Vec<Test>> {
             })
         })
         .collect()
+}
+
+/// What `understudy_runtime::testing::left_out` writes.
+fn says_left_out(node: roxmltree::Node<'_, '_>) -> bool {
+    let output = node.has_tag_name("system-out") || node.has_tag_name("system-err");
+    output
+        && node
+            .text()
+            .is_some_and(|text| text.contains("LEFT OUT, this was not tested"))
 }
 
 fn level(suite: &str) -> Level {
@@ -134,6 +143,10 @@ mod tests {
     </testsuite>
     <testsuite name="understudy-core::decides" tests="1" disabled="0" errors="0" failures="0">
         <testcase name="a5_picks_the_closest_match" classname="understudy-core::decides" timestamp="t" time="0.0"/>
+        <testcase name="c3_a_mount" classname="understudy-core::decides" timestamp="t" time="0.0">
+            <system-out>running 1 test</system-out>
+            <system-err>LEFT OUT, this was not tested: mounting needs root</system-err>
+        </testcase>
     </testsuite>
 </testsuites>"#;
 
@@ -151,6 +164,7 @@ mod tests {
                 ("C6".to_owned(), Level::Scenario, Outcome::Failed),
                 (String::new(), Level::Scenario, Outcome::Flaky),
                 ("A5".to_owned(), Level::Core, Outcome::Passed),
+                ("C3".to_owned(), Level::Core, Outcome::Skipped),
             ]
         );
     }

@@ -30,6 +30,7 @@ use self::{
     beneath::Finding,
     installed::Installed,
     package::{Look, PackageWatch, Patience},
+    refused::RefusedWatch,
     runs::ThisRun,
     volume::Volume,
 };
@@ -447,6 +448,7 @@ async fn watch_package(
     let interval = Duration::from_millis(config.package_interval_ms);
     let installed = Installed::new(&config.ingest_executable, &config.ingest_unit);
     let mut watch = PackageWatch::new(config.patience(), clock::now().monotonic);
+    let mut refused = RefusedWatch::default();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -457,7 +459,7 @@ async fn watch_package(
         let deadline = interval.max(Duration::from_millis(500));
         let seen = package::look(&client, &url, deadline, &installed).await;
         if let Look::Answered { volume, .. } = &seen {
-            let found = volume.as_ref().and_then(refused::finding);
+            let found = refused.step(volume.as_ref(), clock::now().monotonic);
             beneath::note(&refusals, found.into_iter().collect());
         }
         let verdict = watch.step(seen, clock::now().monotonic);

@@ -137,11 +137,15 @@ pub(crate) async fn look(
             let version = version
                 .and_then(|version| version.to_str().ok())
                 .map(str::to_owned);
-            // One of before says "ok" only.
-            let said: Option<Alive> = answer.json().await.ok();
-            Look::Answered {
-                version,
-                volume: said.and_then(|said| said.volume_errors),
+            match answer.bytes().await {
+                Ok(said) => Look::Answered {
+                    version,
+                    // One of before says "ok" only.
+                    volume: serde_json::from_slice(&said)
+                        .ok()
+                        .and_then(|said: Alive| said.volume_errors),
+                },
+                Err(error) => Look::Silent(format!("{url}: {}", innermost(&error))),
             }
         }
         Ok(answer) => Look::Silent(format!("{url} answers {}", answer.status())),

@@ -57,6 +57,11 @@ async fn j8_a_server_is_drained_and_gets_everything_back_without_a_frame_lost() 
         );
     }
     fleet.stands_by("failover-1").await?;
+    let figures = fleet.rig.host.orchestrator.metrics().await?;
+    assert!(
+        !figures.contains("understudy_failover_downtime_seconds_count{"),
+        "f5: it cost no downtime"
+    );
     fleet.rig.stop().await;
     Ok(())
 }

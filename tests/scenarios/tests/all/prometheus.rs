@@ -133,7 +133,7 @@ impl Prometheus {
     /// How many series there would be for 1,000 servers in ten domains, by those of this fleet: what its servers give
     /// out and what the host says of each grows with the servers, the rest of the host's with the domains.
     pub(crate) async fn is_carried_for_a_thousand_servers(&self, servers: usize) -> anyhow::Result<()> {
-        let host = r#"job="understudy", service=~"orchestrator|monitor|license|console""#;
+        let host = r#"job="understudy", service=~"orchestrator|monitor|license|console|notifier""#;
         let count = async |selector: String| -> anyhow::Result<f64> {
             let found = self.now(&format!("count({{{selector}}})")).await?;
             let number = found.first().context("no series")?["value"][1].as_str();

@@ -52,6 +52,16 @@ async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_n
     }
     assert!(failover.detection_ms >= 2000, "f5: {failover:?}");
     assert!(failover.takeover_ms.is_some(), "f5: {failover:?}");
+    let figures = fleet.rig.host.orchestrator.metrics().await?;
+    let downtime = figures
+        .lines()
+        .find(|line| line.starts_with("understudy_failover_downtime_seconds_sum"))
+        .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    let at_most = failover.detection_ms + failover.takeover_ms.unwrap_or_default();
+    assert!(
+        downtime.is_some_and(|seconds| seconds >= 2.0 && seconds <= at_most as f64 / 1000.0),
+        "f5: {downtime:?} s: {failover:?}"
+    );
     let stand_in = fleet.films("failover-1", 4).await?;
     assert_eq!(stand_in.bears_name.as_deref(), Some("North gate"), "e11");
     let idle = fleet.rig.api.server("failover-2").await?;

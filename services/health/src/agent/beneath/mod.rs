@@ -1,8 +1,8 @@
 //! What lies beneath the recording volume: RAID arrays, pools and disks (row C3).
 //!
 //! Only those that carry it count. The kernel's own lists are read with each probe, programs are asked rarely,
-//! each with a deadline; the parsers are pure. Whether the volume takes recordings the probe write tells: what is
-//! found here is that it has lost its redundancy, or why it takes none.
+//! each with a deadline; the parsers are pure. Whether the volume takes recordings the probe write and the recorder
+//! tell: what is found here is that it has lost its redundancy, or why it takes none.
 
 mod btrfs;
 mod devices;
