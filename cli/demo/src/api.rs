@@ -223,6 +223,16 @@ impl Api {
         self.call(Method::POST, &path, Some(&serde_json::json!({}))).await
     }
 
+    /// Drains a server for maintenance.
+    ///
+    /// # Errors
+    /// As [`Api::call`].
+    pub async fn drain(&self, server: &str) -> Result<FailoverView, DemoError> {
+        let path = format!("servers/{server}/failover");
+        let planned = serde_json::json!({ "mode": "planned" });
+        self.call(Method::POST, &path, Some(&planned)).await
+    }
+
     /// Ends a failover.
     ///
     /// # Errors

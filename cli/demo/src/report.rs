@@ -11,7 +11,7 @@ use crate::{measure::Figures, story::Failure};
 pub struct Report {
     /// How many cameras.
     pub cameras: usize,
-    /// `kill`, `manual`, `storage` or `partition`.
+    /// `kill`, `manual`, `planned`, `storage` or `partition`.
     pub failure: String,
     /// Whether the cameras began with a key frame for each client, as some real ones do.
     pub key_frame_on_connect: bool,
@@ -47,6 +47,13 @@ pub struct Licenses {
 }
 
 impl Report {
+    /// Whether the two servers filmed at the same time, so that no frame may be missing.
+    pub(crate) fn both_film(&self) -> bool {
+        [Failure::Partition, Failure::Planned]
+            .iter()
+            .any(|failure| failure.name() == self.failure)
+    }
+
     /// The report for people, line by line.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
@@ -86,7 +93,7 @@ impl Report {
                 if self.settings_restored { "yes" } else { "NO" }
             ),
         ];
-        if self.failure == Failure::Partition.name() {
+        if self.both_film() {
             lines.push(format!("both filmed        {:.3} s", self.overlap_seconds));
         }
         lines.extend(

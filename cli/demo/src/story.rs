@@ -54,6 +54,8 @@ pub enum Failure {
     Kill,
     /// A person starts the failover.
     Manual,
+    /// A person drains it for maintenance: neither server stops before the other films all cameras.
+    Planned,
     /// Its recording volume breaks: the kernel makes it read-only. Takes root, since it really does.
     Storage,
     /// Its lines to the host are cut, while it runs on and goes on filming.
@@ -66,6 +68,7 @@ impl Failure {
         match self {
             Self::Kill => "kill",
             Self::Manual => "manual",
+            Self::Planned => "planned",
             Self::Storage => "storage",
             Self::Partition => "partition",
         }
@@ -74,7 +77,7 @@ impl Failure {
     /// For how long what was filmed may be missing that was written already, in seconds.
     fn unwritten_seconds(self) -> f64 {
         match self {
-            Self::Kill | Self::Manual | Self::Partition => FRAGMENT_SECONDS,
+            Self::Kill | Self::Manual | Self::Planned | Self::Partition => FRAGMENT_SECONDS,
             Self::Storage => UNSYNCED_SECONDS,
         }
     }
@@ -177,7 +180,7 @@ fn plan(options: &Options, folder: &Path) -> Plan {
         servers: vec![
             match options.failure {
                 Failure::Partition => original.with_lines(),
-                Failure::Kill | Failure::Manual | Failure::Storage => original,
+                Failure::Kill | Failure::Manual | Failure::Planned | Failure::Storage => original,
             },
             ServerPlan::failover("failover-1", "Failover server 1", cameras.max(100)),
             ServerPlan::failover("failover-2", "Failover server 2", cameras.max(100) * 2),
@@ -326,13 +329,21 @@ impl Told<'_> {
                 ));
                 Some(at)
             }
-            Failure::Manual => None,
+            Failure::Manual | Failure::Planned => None,
         };
         let asked_at = now_us();
-        if killed_at_us.is_none() {
-            self.display
-                .say(format!("a person starts the failover of {ORIGINAL}"));
-            self.rig.api.start_failover(ORIGINAL).await?;
+        match self.options.failure {
+            Failure::Manual => {
+                self.display
+                    .say(format!("a person starts the failover of {ORIGINAL}"));
+                self.rig.api.start_failover(ORIGINAL).await?;
+            }
+            Failure::Planned => {
+                self.display
+                    .say(format!("a person drains {ORIGINAL} for maintenance"));
+                self.rig.api.drain(ORIGINAL).await?;
+            }
+            Failure::Kill | Failure::Storage | Failure::Partition => {}
         }
         let started = self.hear(facts, "failover.started").await?;
         if let Event::FailoverStarted { stand_in, reason, .. } = &started.fact.event {
@@ -367,6 +378,11 @@ impl Told<'_> {
             "{stand_in} films {filming} cameras, {} are lost",
             lost.len()
         ));
+        if self.options.failure == Failure::Planned {
+            self.films(ORIGINAL, 0).await?;
+            self.display
+                .say(format!("{ORIGINAL} stands by: its machine may be serviced"));
+        }
         Ok(stand_in.to_string())
     }
 
@@ -392,7 +408,7 @@ impl Told<'_> {
                 self.rig.server(ORIGINAL).mend();
                 Ok(())
             }
-            Failure::Manual => {
+            Failure::Manual | Failure::Planned => {
                 self.display.say("the person ends the failover");
                 self.rig.api.stop_failover(ORIGINAL).await.map(|_| ())
             }
@@ -443,9 +459,14 @@ impl Told<'_> {
 
     /// Waits until every camera films on `server`.
     async fn all_film(&self, server: &str) -> Result<(), DemoError> {
-        let wanted = u32::try_from(self.options.cameras).unwrap_or(u32::MAX);
+        let all = u32::try_from(self.options.cameras).unwrap_or(u32::MAX);
+        self.films(server, all).await
+    }
+
+    /// Waits until as many cameras as `wanted` film on `server`.
+    async fn films(&self, server: &str, wanted: u32) -> Result<(), DemoError> {
         eventually(
-            &format!("all cameras to film on {server}"),
+            &format!("{wanted} cameras to film on {server}"),
             PATIENCE,
             async || {
                 let view = self
@@ -695,11 +716,11 @@ fn check(report: &mut Report, stand_in: &str) {
             "the licences did not come back".to_owned(),
         ),
     ];
-    let partition = (report.failure == Failure::Partition.name()).then(|| {
+    let both_film = report.both_film().then(|| {
         [
             (
                 report.figures.frames_lost == 0,
-                "frames were lost, although the recording server never stopped filming".to_owned(),
+                "frames were lost, although no server stopped filming before the other films".to_owned(),
             ),
             (
                 report.overlap_seconds > 0.0,
@@ -710,7 +731,7 @@ fn check(report: &mut Report, stand_in: &str) {
     report.figures.broken.extend(
         promises
             .into_iter()
-            .chain(partition.into_iter().flatten())
+            .chain(both_film.into_iter().flatten())
             .filter(|(held, _)| !held)
             .map(|(_, what)| what),
     );

@@ -24,7 +24,13 @@ enum Limit {
 pub(crate) struct Measured(Vec<Figure>);
 
 impl Measured {
-    pub(crate) fn new(manual: &Report, killed: &Report, recording: &Recording, failback: &Failback) -> Self {
+    pub(crate) fn new(
+        manual: &Report,
+        planned: &Report,
+        killed: &Report,
+        recording: &Recording,
+        failback: &Failback,
+    ) -> Self {
         use Limit::{AtLeast, AtMost};
         let figure = |name, value, limit| Figure { name, value, limit };
         Self(vec![
@@ -41,6 +47,11 @@ impl Measured {
                 None,
             ),
             figure("manual_frames_lost", manual.figures.frames_lost as f64, None),
+            figure(
+                "planned_frames_lost",
+                planned.figures.frames_lost as f64,
+                Some(AtMost(0.0)),
+            ),
             figure("kill_detection_seconds", killed.figures.detection_seconds, None),
             figure(
                 "kill_takeover_net_seconds",

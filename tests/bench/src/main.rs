@@ -71,6 +71,8 @@ async fn main() -> anyhow::Result<()> {
     }
     eprintln!("manual failover of {} cameras", arguments.cameras);
     let manual = demo("manual")?;
+    eprintln!("drain and return of {} cameras", arguments.cameras);
+    let planned = demo("planned")?;
     eprintln!("kill -9 with a disconnection duration of 1 s");
     let killed = demo("kill")?;
     eprintln!("recording beside ffmpeg");
@@ -82,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
     let failback = failback::measure(&executable, &folder.path().join("failback")).await?;
     let traces = traces::measure(&executable, arguments.cameras, folder.path()).await?;
 
-    Measured::new(&manual, &killed, &recording, &failback)
+    Measured::new(&manual, &planned, &killed, &recording, &failback)
         .and(Measured::of_orchestrators(&sizes))
         .and(Measured::of_traces(&traces))
         .publish(&arguments.output)

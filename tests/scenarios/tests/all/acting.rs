@@ -107,7 +107,7 @@ impl Drop for Watch {
 }
 
 #[tokio::test]
-async fn c4_e2_e3_of_a_server_that_hangs_and_its_stand_in_at_most_one_may_act() -> anyhow::Result<()> {
+async fn c4_of_a_server_that_hangs_and_its_stand_in_at_most_one_may_act() -> anyhow::Result<()> {
     let policy = Policy {
         on_package: true,
         stop_automatically: true,

@@ -17,7 +17,7 @@ use understudy_demo::{
 use understudy_scenarios::{Fleet, PATIENCE, gaps, plan};
 
 #[tokio::test]
-async fn f1_g2_the_orchestrator_dies_in_the_middle_of_a_takeover_and_of_a_failback() -> anyhow::Result<()> {
+async fn g2_the_orchestrator_dies_in_the_middle_of_a_takeover_and_of_a_failback() -> anyhow::Result<()> {
     let mut fleet = Fleet::filming(plan()).await?;
     fleet.files("recorder-1", 4).await?;
     fleet.rig.server("recorder-1").kill();
@@ -218,7 +218,7 @@ async fn round(fleet: &mut Fleet, (name, victim): Victim, kept: &Path) -> anyhow
 }
 
 #[tokio::test]
-async fn f1_g2_g3_each_service_dies_at_each_step_of_a_failover_and_a_failback() -> anyhow::Result<()> {
+async fn g2_each_service_dies_at_each_step_of_a_failover_and_a_failback() -> anyhow::Result<()> {
     let mut fleet = Fleet::filming(plan()).await?;
     // Always the same one stands in: it is the closest match.
     fleet.files("recorder-1", 4).await?;

@@ -65,6 +65,20 @@ fn c6_g1_the_demo_fails_over_by_hand() -> anyhow::Result<()> {
 }
 
 #[test]
+fn j8_g1_the_demo_drains_a_server_without_a_frame_lost() -> anyhow::Result<()> {
+    let (report, told) = demo("planned")?;
+    assert_eq!(report.failure, "planned");
+    assert_eq!(report.figures.broken, Vec::<String>::new(), "{told}");
+    assert_eq!(report.figures.frames_lost, 0, "{report:?}");
+    assert!(
+        report.figures.frames_recorded > 0 && report.overlap_seconds > 0.0,
+        "{report:?}"
+    );
+    assert!(report.settings_restored);
+    Ok(())
+}
+
+#[test]
 fn c2_g1_g2_e10_the_demo_cuts_a_server_off_that_films_on_and_merges_what_both_filmed() -> anyhow::Result<()> {
     let (report, told) = demo("partition")?;
     assert_eq!(report.failure, "partition");

@@ -11,11 +11,20 @@ use understudy_core::{
 use understudy_demo::{frames, rig::Plan};
 use understudy_scenarios::{Fleet, PATIENCE, assert_only_takeovers_missing, plan};
 
-use crate::relay::{picture_in, snapshot, snapshots};
+use crate::{
+    overlay::settings,
+    relay::{picture_in, snapshot, snapshots},
+};
 
 /// A fleet whose failover server has been filming for a while, and whose recording server is dead.
 async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {
     let mut fleet = Fleet::filming(fleet_plan).await?;
+    takes_over(&mut fleet).await?;
+    Ok(fleet)
+}
+
+/// The recording server is killed, and the failover server films for a while.
+async fn takes_over(fleet: &mut Fleet) -> anyhow::Result<()> {
     fleet.files("recorder-1", 4).await?;
     let killed = Instant::now();
     fleet.rig.server("recorder-1").kill();
@@ -23,7 +32,7 @@ async fn served(fleet_plan: Plan) -> anyhow::Result<Fleet> {
     fleet.unfilmed = killed.elapsed();
     // Two segments of each camera: one of them is closed.
     fleet.files("failover-1", 8).await?;
-    Ok(fleet)
+    Ok(())
 }
 
 async fn stop(fleet: &mut Fleet) -> anyhow::Result<()> {
@@ -35,13 +44,21 @@ async fn stop(fleet: &mut Fleet) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn g2_g4_g6_recordings_and_settings_come_back_and_the_copies_are_removed() -> anyhow::Result<()> {
-    let mut fleet = served(plan()).await?;
+    let mut fleet = Fleet::filming(plan()).await?;
+    let before = settings(&mut fleet, "recorder-1")?;
+    assert!(before.is_some(), "it films by settings");
+    takes_over(&mut fleet).await?;
     stop(&mut fleet).await?;
 
     let failover = fleet.phase("recorder-1", Phase::Completed).await?;
     assert_eq!(failover.damaged, []);
     assert!(failover.progress.segments_done >= 8, "{failover:?}");
     fleet.films("recorder-1", 4).await?;
+    assert_eq!(
+        settings(&mut fleet, "recorder-1")?,
+        before,
+        "g6: by the same settings, named by their hash"
+    );
     fleet.stands_by("failover-1").await?;
     let left = frames::files(&fleet.rig.server("failover-1").archive())?;
     assert_eq!(left, [], "g4: the copies are gone");

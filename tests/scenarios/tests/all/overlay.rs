@@ -11,7 +11,7 @@ use understudy_demo::{
 use understudy_scenarios::{Fleet, PATIENCE, command_line::told, plan};
 
 /// The settings by which a server's last assignment lets it film, by the server's own disk.
-fn settings(fleet: &mut Fleet, server: &str) -> anyhow::Result<Option<String>> {
+pub(crate) fn settings(fleet: &mut Fleet, server: &str) -> anyhow::Result<Option<String>> {
     let file = fleet.rig.server(server).folder.join("data/assignment.json");
     let assignment: Assignment = serde_json::from_slice(&std::fs::read(file)?)?;
     Ok(match assignment.role {
