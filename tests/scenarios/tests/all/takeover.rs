@@ -52,7 +52,7 @@ async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_n
     }
     assert!(failover.detection_ms >= 2000, "f5: {failover:?}");
     assert!(failover.takeover_ms.is_some(), "f5: {failover:?}");
-    let figures = fleet.rig.host.orchestrator.metrics().await?;
+    let figures = fleet.rig.host.orchestrator.metrics().await.unwrap_or_default();
     let downtime = figures
         .lines()
         .find(|line| line.starts_with("understudy_failover_downtime_seconds_sum"))
