@@ -55,7 +55,8 @@ async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_n
     let figures = fleet.rig.host.orchestrator.metrics().await.unwrap_or_default();
     let downtime = figures
         .lines()
-        .find(|line| line.starts_with("understudy_failover_downtime_seconds_sum"))
+        .filter(|line| line.starts_with("understudy_failover_downtime_seconds_sum"))
+        .find(|line| line.contains("mode=\"automatic\""))
         .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     let at_most = failover.detection_ms + failover.takeover_ms.unwrap_or_default();
     assert!(
