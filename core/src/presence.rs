@@ -330,14 +330,14 @@ impl Presence {
         let newest = self.newest(now);
         for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
             // Whoever was given up before the rest of its domain vanished too is given the same time as they are.
-            let begins = !before.domains.contains_key(&subject.domain)
-                && !(subject.ever_heard && subject.excuse(now).is_some());
+            let waits = subject.ever_heard && subject.excuse(now).is_some();
+            let goes_on = waits || before.domains.contains_key(&subject.domain);
             subject.first = newest
                 .get(&subject.domain)
                 .is_some_and(|newest| subject.may_be_first(*newest, now));
-            let why = match begins {
-                true => self.blind.of(&subject.domain),
-                false => subject.blind_for(&self.blind, now),
+            let why = match goes_on {
+                true => subject.blind_for(&self.blind, now),
+                false => self.blind.of(&subject.domain),
             };
             let why = why.map(ToOwned::to_owned);
             let why = why.or_else(|| subject.unreachable_without_broker(self.broker_down.as_deref()));
