@@ -21,7 +21,7 @@ pub(crate) struct ServiceArgs {
     /// The machine's configuration; without it, defaults and environment variables
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where /healthz, /readyz and /metrics are, instead of [runtime] listen
+    /// Where /healthz, /readyz and /metrics are, instead of runtime.listen
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     #[command(flatten)]

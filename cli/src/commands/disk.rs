@@ -30,7 +30,7 @@ pub(crate) struct DiskArgs {
     /// For how many days are recordings kept on a disk of this size, e.g. 8TB or 7.2TiB?
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     disk: Option<u64>,
-    /// What is kept free on it, as keep_free_mib in [ingest] says
+    /// What is kept free on it, as ingest.keep_free_mib says
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
     keep_free: u64,
 }

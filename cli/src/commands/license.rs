@@ -54,7 +54,7 @@ pub(crate) struct IssueArgs {
     /// The file with the issuer's secret key
     #[arg(long, value_name = "FILE")]
     issuer: PathBuf,
-    /// Make that file first: a new issuer. Its public key belongs into [license] issuers of each host
+    /// Make that file first: a new issuer. Its public key belongs into license.issuers of each host
     #[arg(long)]
     new_issuer: bool,
     /// The key's id; a random one without it

@@ -72,7 +72,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
-    /// Its id: lower-case letters, digits, hyphens. The same as in its own [server] section
+    /// Its id: lower-case letters, digits, hyphens. The same as its own server.id
     server: ServerId,
     /// Its name as people see it; the id without it
     #[arg(long)]

@@ -1,8 +1,8 @@
 //! The API of the fleet, `/api/v1`: people and programs, the command line among them, have no other way in.
 //!
-//! It decides nothing and owns no table. A request is checked ([`guard`], [`body`]), looked up in the table of
-//! [`routes`], and passed on to the service that owns the noun ([`nouns`], [`backend`]); the answer is JSON, or
-//! problem details after RFC 9457. Facts from the bus are passed on as server-sent events ([`feed`]).
+//! It decides nothing and owns no table. A request is checked (`guard`, `body`), looked up in the table of
+//! `routes`, and passed on to the service that owns the noun (`nouns`, `backend`); the answer is JSON, or
+//! problem details after RFC 9457. Facts from the bus are passed on as server-sent events (`feed`).
 //! Passwords never leave through here, and nothing is answered from memory but events.
 
 mod answer;
