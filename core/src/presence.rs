@@ -159,6 +159,9 @@ struct Subject {
     sights: BTreeMap<Observer, Sight>,
 }
 
+/// The servers of each domain.
+type ByDomain<'a> = BTreeMap<&'a DomainId, Vec<&'a Subject>>;
+
 /// Who looked for a server that is missed; none: the host itself.
 type Observer = Option<ServerId>;
 
@@ -223,7 +226,7 @@ impl Presence {
     /// A server that is missed was looked for in another way, by the host itself or by a failover server that it is
     /// paired with: what was seen is evidence, and said at once if it is news. It makes nobody heard.
     ///
-    /// Only where a whole domain vanished at once it counts for more: see [`Subject::is_given_up`].
+    /// Only where a whole domain vanished at once it counts for more: see `Subject::is_given_up`.
     pub fn looked(
         &mut self,
         server: &ServerId,
@@ -325,16 +328,18 @@ impl Presence {
 
     /// Looks where it is blind, and notes for each server until when it could not have been heard.
     fn look(&mut self, now: Monotonic) {
-        let blind = self.cut_off(now);
+        let (blind, newest) = {
+            let domains = self.by_domain();
+            (self.cut_off(&domains, now), newest(&domains, now))
+        };
         let before = std::mem::replace(&mut self.blind, blind);
-        let newest = self.newest(now);
         for subject in self.servers.values_mut().filter(|subject| !subject.is_heard(now)) {
-            // Whoever was given up before the rest of its domain vanished too is given the same time as they are.
-            let waits = subject.ever_heard && subject.excuse(now).is_some();
-            let goes_on = waits || before.domains.contains_key(&subject.domain);
             subject.first = newest
                 .get(&subject.domain)
                 .is_some_and(|newest| subject.may_be_first(*newest, now));
+            // Whoever was given up before the rest of its domain vanished too is given the same time as they are.
+            let waits = subject.ever_heard && subject.excuse(now).is_some();
+            let goes_on = waits || before.domains.contains_key(&subject.domain);
             let why = match goes_on {
                 true => subject.blind_for(&self.blind, now),
                 false => self.blind.of(&subject.domain),
@@ -347,28 +352,15 @@ impl Presence {
         }
     }
 
-    fn by_domain(&self) -> BTreeMap<&DomainId, Vec<&Subject>> {
-        let mut domains: BTreeMap<&DomainId, Vec<&Subject>> = BTreeMap::new();
+    fn by_domain(&self) -> ByDomain<'_> {
+        let mut domains = ByDomain::new();
         for subject in self.servers.values() {
             domains.entry(&subject.domain).or_default().push(subject);
         }
         domains
     }
 
-    /// The last beat of any server in each domain of which one is heard.
-    fn newest(&self, now: Monotonic) -> BTreeMap<DomainId, Monotonic> {
-        let newest = |known: Vec<&Subject>| {
-            let heard = known.iter().any(|subject| subject.is_heard(now));
-            known.iter().map(|subject| subject.last).max().filter(|_| heard)
-        };
-        let domains = self.by_domain().into_iter();
-        domains
-            .filter_map(|(domain, known)| Some((domain.clone(), newest(known)?)))
-            .collect()
-    }
-
-    fn cut_off(&self, now: Monotonic) -> Blindness {
-        let domains = self.by_domain();
+    fn cut_off(&self, domains: &ByDomain<'_>, now: Monotonic) -> Blindness {
         let directly = self.servers.values().any(|subject| subject.paths(now).direct);
         if let (Some(why), false) = (&self.broker_down, directly) {
             let everywhere =
@@ -379,13 +371,26 @@ impl Presence {
             };
         }
         let cut_off = domains
-            .into_iter()
-            .filter_map(|(domain, known)| Some((domain.clone(), vanished_together(domain, &known, now)?)));
+            .iter()
+            .filter_map(|(&domain, known)| Some((domain.clone(), vanished_together(domain, known, now)?)));
         Blindness {
             everywhere: None,
             domains: cut_off.collect(),
         }
     }
+}
+
+/// The last beat of any server in each domain of which one is heard.
+fn newest(domains: &ByDomain<'_>, now: Monotonic) -> BTreeMap<DomainId, Monotonic> {
+    let heard = domains
+        .iter()
+        .filter(|(_, known)| known.iter().any(|subject| subject.is_heard(now)));
+    heard
+        .filter_map(|(&domain, known)| {
+            let last = known.iter().map(|subject| subject.last).max()?;
+            Some((domain.clone(), last))
+        })
+        .collect()
 }
 
 /// Why the silence of a whole domain proves nothing, if it does not: none of its servers is heard, and of those

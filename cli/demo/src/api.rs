@@ -223,13 +223,13 @@ impl Api {
         self.call(Method::POST, &path, Some(&serde_json::json!({}))).await
     }
 
-    /// Drains a server for maintenance.
+    /// Drains a server for maintenance, by a failover server that is named or chosen.
     ///
     /// # Errors
     /// As [`Api::call`].
-    pub async fn drain(&self, server: &str) -> Result<FailoverView, DemoError> {
+    pub async fn drain(&self, server: &str, stand_in: Option<&str>) -> Result<FailoverView, DemoError> {
         let path = format!("servers/{server}/failover");
-        let planned = serde_json::json!({ "mode": "planned" });
+        let planned = serde_json::json!({ "mode": "planned", "stand_in": stand_in });
         self.call(Method::POST, &path, Some(&planned)).await
     }
 

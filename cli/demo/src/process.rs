@@ -145,6 +145,19 @@ impl Process {
             .ok()
     }
 
+    /// What `/metrics` says of one metric, of the lines with all of these labels, each as it stands there; none if it
+    /// does not answer.
+    pub async fn figures(&self, metric: &str, labels: &[&str]) -> Option<Vec<f64>> {
+        let text = self.metrics().await?;
+        let lines = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (name, with) = series.split_once('{').unwrap_or((series, ""));
+            let meant = name == metric && labels.iter().all(|label| with.contains(label));
+            meant.then(|| value.parse().ok()).flatten()
+        });
+        Some(lines.collect())
+    }
+
     /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child

@@ -341,7 +341,7 @@ impl Told<'_> {
             Failure::Planned => {
                 self.display
                     .say(format!("a person drains {ORIGINAL} for maintenance"));
-                self.rig.api.drain(ORIGINAL).await?;
+                self.rig.api.drain(ORIGINAL, None).await?;
             }
             Failure::Kill | Failure::Storage | Failure::Partition => {}
         }

@@ -12,9 +12,9 @@ mod index;
 pub mod mp4;
 mod path;
 mod recovery;
+mod refusals;
 pub mod retention;
 mod unfinished;
-mod volume;
 
 use std::{
     collections::BTreeSet,
@@ -36,7 +36,7 @@ pub use self::{
     index::Filter,
     path::{Kind, Name},
     recovery::Recovered,
-    volume::Refusals,
+    refusals::Refusals,
 };
 use self::{
     index::{Index, UNKNOWN},

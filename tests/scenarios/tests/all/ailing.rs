@@ -15,6 +15,17 @@ use understudy_demo::{rig::Plan, volume::Volume};
 use understudy_runtime::testing::left_out;
 use understudy_scenarios::{Fleet, command_line::told, folder, plan};
 
+/// The disk; without one the test is left out.
+fn disk_of(made: Result<Volume, String>) -> Option<Volume> {
+    match made {
+        Ok(disk) => Some(disk),
+        Err(why) => {
+            left_out(why);
+            None
+        }
+    }
+}
+
 /// The file system's own tables lie here, and the files of its top folder, so the agent's probe too.
 const STILL_GOOD: u64 = 32 << 20;
 
@@ -22,12 +33,12 @@ const STILL_GOOD: u64 = 32 << 20;
 async fn c3_a_server_whose_volume_became_read_only_is_failed_over_with_the_evidence() -> anyhow::Result<()> {
     let folder = folder()?;
     let archive = folder.path().join("recorder-1/data/archive");
-    let disk = match Volume::mounted_at(&archive, &folder.path().join("disk.img"), 256 << 20) {
-        Ok(disk) => disk,
-        Err(why) => {
-            left_out(why);
-            return Ok(());
-        }
+    let Some(disk) = disk_of(Volume::mounted_at(
+        &archive,
+        &folder.path().join("disk.img"),
+        256 << 20,
+    )) else {
+        return Ok(());
     };
     let policy = Policy {
         on_storage: true,
@@ -63,12 +74,12 @@ async fn c3_a_server_whose_disk_is_bad_where_it_records_is_failed_over_by_its_re
 -> anyhow::Result<()> {
     let folder = folder()?;
     let archive = folder.path().join("recorder-1/data/archive");
-    let disk = match Volume::stubborn_at(&archive, &folder.path().join("disk.img"), 256 << 20) {
-        Ok(disk) => disk,
-        Err(why) => {
-            left_out(why);
-            return Ok(());
-        }
+    let Some(disk) = disk_of(Volume::stubborn_at(
+        &archive,
+        &folder.path().join("disk.img"),
+        256 << 20,
+    )) else {
+        return Ok(());
     };
     // Given a disk of which only the beginning is good: there the agent's probe goes through each time,
     let policy = Policy {
@@ -114,12 +125,12 @@ async fn c3_g2_a_server_whose_volume_stays_full_is_failed_over_where_the_policy_
 {
     let folder = folder()?;
     let archive = folder.path().join("recorder-1/data/archive");
-    let disk = match Volume::mounted_at(&archive, &folder.path().join("disk.img"), 640 << 20) {
-        Ok(disk) => disk,
-        Err(why) => {
-            left_out(why);
-            return Ok(());
-        }
+    let Some(disk) = disk_of(Volume::mounted_at(
+        &archive,
+        &folder.path().join("disk.img"),
+        640 << 20,
+    )) else {
+        return Ok(());
     };
     // Given a server whose volume somebody else fills, so that retention can't make room,
     let policy = Policy {

@@ -130,11 +130,11 @@ async fn k4_a_failover_is_told_once_by_mail_webhook_and_syslog_whatever_is_away_
 
     // and the mail is kept, though the notifier dies with it, until the mail server is there: one mail.
     eventually("attempts", async || {
-        let figures = fleet.rig.host.notifier.metrics().await?;
-        let failed = figures.lines().find(|line| {
-            line.contains("understudy_notices_total") && line.contains("anna") && line.contains("failed")
-        })?;
-        (!failed.ends_with(" 0")).then_some(())
+        let notifier = &fleet.rig.host.notifier;
+        let failed = notifier
+            .figures("understudy_notices_total", &["anna", "failed"])
+            .await?;
+        (*failed.first()? > 0.0).then_some(())
     })
     .await;
     fleet.rig.host.notifier.kill();

@@ -52,15 +52,12 @@ async fn a5_c2_c7_e11_a_dead_server_is_replaced_by_the_closest_match_under_its_n
     }
     assert!(failover.detection_ms >= 2000, "f5: {failover:?}");
     assert!(failover.takeover_ms.is_some(), "f5: {failover:?}");
-    let figures = fleet.rig.host.orchestrator.metrics().await.unwrap_or_default();
-    let downtime = figures
-        .lines()
-        .filter(|line| line.starts_with("understudy_failover_downtime_seconds_sum"))
-        .find(|line| line.contains("mode=\"automatic\""))
-        .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    let at_most = failover.detection_ms + failover.takeover_ms.unwrap_or_default();
+    let sum = "understudy_failover_downtime_seconds_sum";
+    let orchestrator = &fleet.rig.host.orchestrator;
+    let downtime = orchestrator.figures(sum, &[r#"mode="automatic""#]).await;
+    let at_most = (failover.detection_ms + failover.takeover_ms.unwrap_or_default()) as f64 / 1000.0;
     assert!(
-        downtime.is_some_and(|seconds| seconds >= 2.0 && seconds <= at_most as f64 / 1000.0),
+        matches!(downtime.as_deref(), Some([seconds]) if (2.0..=at_most).contains(seconds)),
         "f5: {downtime:?} s: {failover:?}"
     );
     let stand_in = fleet.films("failover-1", 4).await?;
