@@ -74,6 +74,12 @@ impl Watch {
         self.said.lock().expect("no panic").clone()
     }
 
+    /// What the second said last.
+    fn of_stand_in(&self) -> Option<Said> {
+        let all = self.said.lock().expect("no panic");
+        all.iter().rfind(|said| said.whose == 1).copied()
+    }
+
     /// What each said last.
     fn last(&self) -> [Option<bool>; 2] {
         let all = self.all();
@@ -201,14 +207,19 @@ async fn c4_of_a_server_that_hangs_and_its_stand_in_at_most_one_may_act() -> any
 /// The holder is killed, and then the orchestrator, before it could grant anybody anything: the failover server films,
 /// and nobody acts until the orchestrator is back and the lease is over.
 async fn holder_and_orchestrator_die(fleet: &mut Fleet, watch: &Watch) -> anyhow::Result<()> {
+    // What it filmed last time would be taken for the new failover.
+    let idle = "failover-1 to film nothing any more";
+    eventually(idle, PATIENCE, async || match watch.of_stand_in() {
+        Some(said) if said.records == 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
     let killed = Instant::now();
     fleet.rig.server("recorder-1").ingest.kill();
     eventually("failover-1 to film", PATIENCE, async || {
-        let all = watch.all();
-        let last = all.iter().rfind(|said| said.whose == 1);
-        match last.is_some_and(|said| said.at > killed && said.records == 4) {
-            true => Ok(()),
-            false => Err(format!("{last:?}")),
+        match watch.of_stand_in() {
+            Some(said) if said.at > killed && said.records == 4 => Ok(()),
+            other => Err(format!("{other:?}")),
         }
     })
     .await?;
@@ -221,7 +232,7 @@ async fn holder_and_orchestrator_die(fleet: &mut Fleet, watch: &Watch) -> anyhow
         "{:?}",
         all.iter().find(|said| acted(said))
     );
-    let last = all.iter().rfind(|said| said.whose == 1);
+    let last = watch.of_stand_in();
     assert_eq!(last.map(|said| said.records), Some(4), "it films: {last:?}");
 
     let started = Instant::now();
