@@ -11,6 +11,8 @@ use understudy_core::{
     server::Server,
 };
 
+use understudy_runtime::Secret;
+
 use crate::DemoError;
 
 /// A client of `/api/v1`.
@@ -18,6 +20,7 @@ use crate::DemoError;
 pub struct Api {
     base: String,
     client: Client,
+    token: Option<Secret>,
 }
 
 impl Api {
@@ -26,6 +29,16 @@ impl Api {
         Self {
             base: format!("http://{address}/api/v1"),
             client: Client::new(),
+            token: None,
+        }
+    }
+
+    /// The same for a console that wants this token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self {
+            token: Some(Secret::new(token)),
+            ..self
         }
     }
 
@@ -79,6 +92,9 @@ impl Api {
         body: Option<&impl Serialize>,
     ) -> Result<Response, DemoError> {
         let mut request = self.client.request(method, format!("{}/{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

@@ -19,7 +19,7 @@ use understudy_contract::accounts::Accounts;
 use understudy_core::{contract::api::Phase, policy::Policy};
 use understudy_demo::rig::{Plan, Rig, eventually};
 use understudy_runtime::testing::left_out;
-use understudy_scenarios::{Fleet, PATIENCE, executable, folder, plan};
+use understudy_scenarios::{Fleet, PATIENCE, command_line::told, executable, folder, plan};
 
 /// A policy under which a server that is back gets everything back unasked, and those who look for one that is missed
 /// have answered before it is failed over.
@@ -81,6 +81,28 @@ impl Follower {
         );
         Ok(text.lines().map(str::to_owned).collect())
     }
+}
+
+/// `understudy events --follow`, with what it is to choose; its lines go into the file.
+fn follows(rig: &Rig, said: &Path, arguments: &[&str]) -> anyhow::Result<Child> {
+    Ok(Command::new(executable())
+        .args(["events", "--follow"])
+        .args(arguments)
+        .env("UNDERSTUDY_URL", format!("http://{}", rig.api_address))
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(said)?)
+        .kill_on_drop(true)
+        .spawn()?)
+}
+
+/// Waits until this stands in the file, and gives its lines.
+async fn lines_with(file: &Path, what: &str) -> anyhow::Result<Vec<String>> {
+    let wanted = format!("{what:?} in {}", file.display());
+    let text = eventually(&wanted, PATIENCE, async || match std::fs::read_to_string(file) {
+        Ok(text) if text.contains(what) => Ok(text),
+        other => Err(format!("{other:?}")),
+    });
+    Ok(text.await?.lines().map(str::to_owned).collect())
 }
 
 /// The line of this step, and the place that it has in the story.
@@ -193,6 +215,10 @@ async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_r
             None
         }
     };
+    // and two people who follow on the command line, each what one server takes part in,
+    let (watched, other) = (place.join("watched.out"), place.join("other.out"));
+    let mut follows_it = follows(&fleet.rig, &watched, &["--server", "recorder-1", "failover.*"])?;
+    let mut follows_another = follows(&fleet.rig, &other, &["--server", "failover-2"])?;
     let users = fleet.rig.broker.control(&["list_connections", "user"]).await?;
     let users: BTreeSet<&str> = users
         .lines()
@@ -246,6 +272,46 @@ async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_r
             completed.contains("handed back in") && completed.contains("it lasted"),
             "{completed}"
         );
+    }
+    // On the command line it is told too: that server's failover, and nothing else that happened;
+    let lines = lines_with(&watched, "failover.completed").await?;
+    for name in [
+        "failover.started",
+        "failover.serving",
+        "failover.restoring",
+        "failover.completed",
+    ] {
+        let told = lines.iter().filter(|line| line.contains(name)).count();
+        assert_eq!(told, 1, "{name}: {lines:#?}");
+    }
+    for line in &lines {
+        let chosen = line.contains(" failover.") && line.contains("recorder-1");
+        assert!(chosen, "{line}: {lines:#?}");
+    }
+    // and whoever follows another server hears none of it, until something of that one happens.
+    let meant = [
+        "server",
+        "maintenance",
+        "failover-2",
+        "--for",
+        "30m",
+        "--why",
+        "dust",
+    ];
+    told(&fleet, &meant).await?;
+    let lines = lines_with(&other, "server.maintenance_begun").await?;
+    for line in &lines {
+        assert!(
+            line.contains("failover-2") && !line.contains("recorder-1"),
+            "{lines:#?}"
+        );
+    }
+    for follower in [&mut follows_it, &mut follows_another] {
+        assert!(
+            follower.try_wait()?.is_none(),
+            "it goes on until it is interrupted"
+        );
+        follower.kill().await?;
     }
     // And every event was as the description says.
     let heard = fleet.events.heard();

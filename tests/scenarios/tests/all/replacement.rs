@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::Instant;
 use understudy_core::{
     assignment::{Assignment, Role},
     contract::api::{LicenseHappening, LicenseKind, Phase, ServerState, SnapshotView},
@@ -14,7 +15,7 @@ use understudy_demo::{
     rig::{Plan, Rig, ServerPlan, eventually},
 };
 use understudy_scenarios::{
-    Fleet, PATIENCE,
+    Fleet, PATIENCE, assert_only_takeovers_missing,
     command_line::{command, told},
     gaps, plan,
 };
@@ -70,17 +71,33 @@ async fn h1_h2_h3_e10_a8_the_failover_server_takes_the_place_and_films_on() -> a
     // Given a failover that serves,
     let servers = vec![
         ServerPlan::recording("recorder-1", "North gate", 10),
+        ServerPlan::recording("busy-1", "South gate", 10),
+        ServerPlan::recording("small-1", "Porch", 3),
+        ServerPlan::recording("spare-1", "Spare", 10),
         ServerPlan::failover("failover-1", "Stand-in one", 10),
         ServerPlan::failover("failover-2", "Stand-in two", 20),
     ];
     let mut fleet = served(Plan { servers, ..plan() }).await?;
+    // beside recording servers of which one has a camera, one too little room, and one neither,
+    let mut own = fleet.rig.cameras("busy-1", 0..1)?;
+    own[0].id = "south-1".parse()?;
+    fleet.rig.api.add_cameras(&own).await?;
     let picture = snapshot(&fleet, "cam-001").await?;
     // the command shows who could take the place, says what it means, and asks;
     let offered = told(&fleet, &["replace", "recorder-1", "--candidates"]).await?;
-    assert!(
-        offered.contains("failover-1") && offered.contains("yes"),
-        "{offered}"
-    );
+    for (server, offer, why) in [
+        ("failover-1", "yes", "films its cameras already"),
+        ("spare-1", "yes", "has room and no cameras of its own"),
+        ("busy-1", "no", "has 1 camera(s) of its own"),
+        ("small-1", "no", "has room for 3 camera(s), not for 4"),
+    ] {
+        let line = offered.lines().find(|line| line.starts_with(server));
+        let line = line.unwrap_or_else(|| panic!("{server} is not shown: {offered}"));
+        assert!(
+            line.contains(&format!(" {offer} ")) && line.contains(why),
+            "{server}: {offered}"
+        );
+    }
     let asked = command(&fleet, &["replace", "recorder-1"]).await?;
     let words = String::from_utf8_lossy(&asked.stderr).into_owned();
     assert_eq!(asked.status.code(), Some(2), "{words}");
@@ -148,7 +165,17 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
         ServerPlan::recording("spare-1", "Spare", 10),
         ServerPlan::failover("failover-1", "Stand-in one", 10),
     ];
-    let mut fleet = served(Plan { servers, ..plan() }).await?;
+    // where an agent may start again without being missed,
+    let policy = Policy {
+        disconnection_ms: 3000,
+        ..plan().policy
+    };
+    let mut fleet = served(Plan {
+        servers,
+        policy,
+        ..plan()
+    })
+    .await?;
     let picture = snapshot(&fleet, "cam-001").await?;
     // when that one takes the place, and the host dies over it,
     fleet.rig.server("failover-1").sync.kill();
@@ -162,17 +189,26 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
             view.phase == Phase::Replacing && !view.waits_for.is_empty()
         })
         .await?;
-    let victims: [fn(&mut Rig) -> &mut Process; 5] = [
+    fleet.films("spare-1", 4).await?;
+    let victims: [fn(&mut Rig) -> &mut Process; 8] = [
         |rig| &mut rig.host.orchestrator,
         |rig| &mut rig.host.license,
         |rig| &mut rig.host.monitor,
         |rig| &mut rig.server("spare-1").sync,
+        |rig| &mut rig.server("spare-1").agent,
+        |rig| &mut rig.server("failover-1").agent,
         |rig| &mut rig.server("failover-1").ingest,
+        |rig| &mut rig.server("spare-1").ingest,
     ];
+    let mut died = Instant::now();
     for victim in victims {
+        died = Instant::now();
         victim(&mut fleet.rig).kill();
         victim(&mut fleet.rig).start()?;
     }
+    victims[7](&mut fleet.rig).healthy().await?;
+    fleet.films("spare-1", 4).await?;
+    fleet.unfilmed = died.elapsed();
     fleet.rig.server("failover-1").sync.start()?;
     // then it films, by the original's name, and gets what was recorded meanwhile,
     let failover = fleet.phase("spare-1", Phase::Completed).await?;
@@ -182,7 +218,10 @@ async fn h1_h2_h3_e10_another_recording_server_takes_the_place_and_the_original_
     assert!(failover.progress.segments_done >= 8, "{failover:?}");
     let new = fleet.films("spare-1", 4).await?;
     assert_eq!(new.server.name, "North gate");
-    nothing_is_missing(&mut fleet, "spare-1")?;
+    // (of which nothing is missing but what nobody filmed when its own recording service died)
+    let recorded = fleet.recorded("spare-1")?;
+    assert_eq!(recorded.len(), 4);
+    assert_only_takeovers_missing(&recorded, 1, fleet.unfilmed);
     let there = picture_in(&fleet.rig.server("spare-1").archive(), &picture);
     assert_eq!(frames::hash(&std::fs::read(there)?), picture.blake3);
     let listed = snapshots(&fleet, "cam-001").await?.snapshots;
