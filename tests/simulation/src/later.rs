@@ -74,6 +74,7 @@ impl World {
         }
         self.answer_offers(&mut rng);
         self.replace_for_good();
+        self.operate();
         self.go_on_with_late_word();
         self.go_on_with_outage(&mut rng);
         if rng.gen_bool(0.03) {
@@ -444,6 +445,7 @@ impl World {
         }
         if self.later.is_some() {
             self.enrol_all();
+            self.switch_all_on();
         }
     }
 }

@@ -139,6 +139,8 @@ faults! {
     SetPolicy = "operator sets the policy",
     /// A person removes a server, and adds it again.
     Remove = "operator removes and adds",
+    /// A person switches a server off, and on again later.
+    SwitchOff = "operator switches a server off",
     /// A person drains a server.
     Drain = "operator drains",
     /// A person makes a failover server inactive, and a failover server again, which erases it.

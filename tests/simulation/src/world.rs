@@ -56,6 +56,11 @@ fn has_late_word(seed: u64) -> bool {
     seed % 11 == 7 && seed % 3 != WITHOUT_LATER
 }
 
+/// Whether people confirm what interrupts a failover: in three of thirteen of those with the faults that came later.
+fn has_operator(seed: u64) -> bool {
+    matches!(seed % 13, 0 | 2 | 3) && seed % 3 != WITHOUT_LATER
+}
+
 /// Whether a server has a part in a failover.
 pub(crate) fn takes_part(failover: &Failover, server: &ServerId) -> bool {
     failover.server == *server || failover.holding(server).is_some()
@@ -158,6 +163,8 @@ pub(crate) struct World {
     pub(crate) replacing: Option<StdRng>,
     /// For a word that is late, in some schedules.
     pub(crate) late_word: Option<LateWord>,
+    /// For people who interrupt failovers, in some schedules.
+    pub(crate) operator: Option<StdRng>,
     pub(crate) scene: Scene,
     schedule: Schedule,
     struck: u32,
@@ -203,6 +210,7 @@ impl World {
             later: (seed % 3 != WITHOUT_LATER).then(|| StdRng::seed_from_u64(!seed)),
             replacing: replaces(seed).then(|| StdRng::seed_from_u64(!seed ^ 0x5EED)),
             late_word: has_late_word(seed).then(|| LateWord::new(StdRng::seed_from_u64(!seed ^ 0x1A7E))),
+            operator: has_operator(seed).then(|| StdRng::seed_from_u64(!seed ^ 0x09E4)),
             scene,
             bug,
             now: Duration::ZERO,
