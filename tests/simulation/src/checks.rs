@@ -108,6 +108,11 @@ impl Watch {
         self.maybe_dropped.insert(failover.clone());
     }
 
+    /// A person gave the recordings of a failover up.
+    pub(crate) fn drops(&mut self, failover: FailoverId) {
+        self.dropped.insert(failover);
+    }
+
     /// Recordings are a server's own from now on.
     pub(crate) fn keeps(&mut self, kept: Vec<u64>) {
         self.kept.extend(kept);
@@ -458,16 +463,22 @@ impl World {
         Ok(())
     }
 
-    /// No failover of a server in maintenance begins by itself. What the effects do is done in their order.
+    /// No failover of a server in maintenance begins by itself, and none at all of or with one that is switched off. What the effects do is done in their order.
     pub(crate) fn check_begun(&self, effects: &[Effect]) -> Result<(), Violation> {
         let mut ended = BTreeSet::new();
+        let mut off = self.switched_off();
         for effect in effects {
             match effect {
                 Effect::Delete(key) => drop(ended.insert(key.clone())),
                 Effect::Save(record) => {
+                    if let Record::Server(server) = record.as_ref() {
+                        off.retain(|id| *id != server.id);
+                        off.extend((!server.enabled).then(|| server.id.clone()));
+                    }
                     let Record::Failover(failover) = record.as_ref() else {
                         continue;
                     };
+                    self.check_switched_off(failover, &off)?;
                     let maintenance = RecordKey {
                         kind: "maintenance".to_owned(),
                         id: failover.server.to_string(),
@@ -484,6 +495,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Neither does a server that is switched off fail over, nor is it chosen to stand in.
+    fn check_switched_off(&self, failover: &Failover, off: &[ServerId]) -> Result<(), Violation> {
+        let before = failovers(&self.host.records).find(|before| before.id == failover.id);
+        let stood_in = before.and_then(Failover::stand_in).map(|holder| &holder.server);
+        let chosen = failover.stand_in().map(|holder| &holder.server);
+        let chosen = chosen.filter(|chosen| stood_in != Some(chosen));
+        let begins = before.is_none().then_some(&failover.server);
+        match chosen.into_iter().chain(begins).find(|id| off.contains(id)) {
+            Some(id) => broken(0, format!("{id} is switched off, and takes part: {failover:?}")),
+            None => Ok(()),
+        }
     }
 
     /// What is told.

@@ -21,24 +21,16 @@ use crate::{
     acting::Acting,
     bug::Bug,
     node::Node,
+    operator::confirmed,
     scene::{self, camera},
     visits::Fault,
-    world::World,
+    world::{World, takes_part},
 };
 
 /// Ticks within which each server of a domain has connected again when the line is back: 5 s.
 const CONNECTING_TICKS: u32 = 25;
 /// Ticks for which the servers of a domain are not missed after all of them are back.
 const AFTERWARDS: u64 = 5;
-
-/// The same request as a person confirms it, if that is what the answer asks for.
-pub(crate) fn confirmed(request: &Request, answer: &Answer<Reply>) -> Option<Request> {
-    let confirmation = answer.as_ref().err()?.confirmation.clone()?;
-    Some(Request::Confirmed {
-        confirmation,
-        request: Box::new(request.clone()),
-    })
-}
 
 /// The line to a whole domain is cut.
 #[derive(Clone, Debug)]
@@ -141,9 +133,12 @@ impl World {
         });
         let outage = Outage { back: back.collect() };
         let not_failed_over = well.into_iter().filter(|id| !failed_over(id)).collect();
-        if !self.strikes(Fault::DomainCutOff, None) {
+        if !self.lets_strike() {
             return;
         }
+        let servers = || outage.back.keys();
+        let phases = self.phases_where(|failover| servers().any(|id| takes_part(failover, id)));
+        self.count(Fault::DomainCutOff, &phases);
         self.watch.cut_off = not_failed_over;
         self.tell(|| format!("the line to {domain} is cut"));
         self.outcome.outages += 1;
@@ -406,18 +401,6 @@ impl World {
         self.host.records.insert(key, Record::Camera(camera));
         self.crash_host("and wakes up with other settings");
         self.start_host();
-    }
-
-    pub(crate) fn person(&mut self, fault: Fault, about: &ServerId, request: Request) {
-        if !self.strikes(fault, Some(about)) {
-            return;
-        }
-        let words = format!("{request:?}");
-        let answer = self.ask_about(about, request);
-        self.tell(|| match answer {
-            Ok(_) => format!("a person asks: {words}"),
-            Err(problem) => format!("a person asks in vain: {words}: {}", problem.detail),
-        });
     }
 
     /// Asks, and notes what of a recording server's own settings changed by it.

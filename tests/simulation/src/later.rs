@@ -10,17 +10,18 @@ use understudy_core::{
         heartbeat::{Storage, StorageState},
         rpc::OrchestratorRequest as Request,
     },
+    failover::Failover,
     ids::ServerId,
     server,
 };
 
 use crate::{
     checks,
-    faults::confirmed,
     node::Node,
+    operator::confirmed,
     scene::{self, camera},
     visits::Fault,
-    world::World,
+    world::{World, takes_part},
 };
 
 /// What is thrown at random; the rest comes about by itself.
@@ -73,6 +74,7 @@ impl World {
         }
         self.answer_offers(&mut rng);
         self.replace_for_good();
+        self.operate();
         self.go_on_with_late_word();
         self.go_on_with_outage(&mut rng);
         if rng.gen_bool(0.03) {
@@ -123,12 +125,14 @@ impl World {
             Device => return self.change_device(rng),
             Mode => return self.switch_mode(rng),
             Maintain => return self.maintain(id, rng),
-            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored
+            // What they do, and to whom, is seen where they do it.
+            DayOld | Fault::Apart if !self.lets_strike() => return,
+            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | Restored
                 if !self.strikes(fault, None) =>
             {
                 return;
             }
-            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored => {}
+            HostFrozen | BrokerLost | BrokerEmptied | BrokerAlarm | DayOld | Restored | Fault::Apart => {}
             _ if !self.strikes(fault, Some(id)) => return,
             _ => {}
         }
@@ -145,8 +149,7 @@ impl World {
             Restored => self.restore_backup(),
             Fault::Apart => {
                 let other = self.nodes.keys().choose(rng).expect("there are servers").clone();
-                self.apart.insert((id.clone(), other.clone()));
-                self.apart.insert((other, id.clone()));
+                self.cut_apart(id, other);
             }
             Fault::Cloned => {
                 if let Err(violation) = self.clone_server(id) {
@@ -155,6 +158,15 @@ impl World {
             }
             _ => self.strike_node(fault, id, rng),
         }
+    }
+
+    fn cut_apart(&mut self, one: &ServerId, other: ServerId) {
+        // Nobody is cut off from himself.
+        let both = |failover: &Failover| takes_part(failover, one) && takes_part(failover, &other);
+        let phases = self.phases_where(|failover| *one != other && both(failover));
+        self.count(Fault::Apart, &phases);
+        self.apart.insert((one.clone(), other.clone()));
+        self.apart.insert((other, one.clone()));
     }
 
     fn strike_node(&mut self, fault: Fault, id: &ServerId, rng: &mut StdRng) {
@@ -216,6 +228,7 @@ impl World {
     fn deliver_old(&mut self, rng: &mut StdRng) {
         if let Some(packet) = self.old.iter().choose(rng).cloned() {
             self.tell(|| format!("of long ago: {packet:?}"));
+            self.visit_packet(Fault::DayOld, &packet);
             self.network.deliver_now(packet, self.now);
         }
     }
@@ -332,9 +345,10 @@ impl World {
         let Some(server) = stand_ins.choose(rng).cloned() else {
             return;
         };
-        if !self.strikes(Fault::Mode, Some(&server)) {
+        if !self.lets_strike() {
             return;
         }
+        let phases = self.phases_where(|failover| takes_part(failover, &server));
         for mode in [server::Mode::Inactive, server::Mode::Failover] {
             let request = Request::EditServer {
                 server: server.clone(),
@@ -353,6 +367,9 @@ impl World {
                     }
                 }
                 answer = self.ask(confirmed);
+            }
+            if mode == server::Mode::Inactive {
+                self.count_if_done(Fault::Mode, &phases, &answer);
             }
             self.tell(|| match answer {
                 Ok(_) => format!("a person makes {server} {mode:?}"),
@@ -428,6 +445,7 @@ impl World {
         }
         if self.later.is_some() {
             self.enrol_all();
+            self.switch_all_on();
         }
     }
 }

@@ -17,6 +17,7 @@ mod later;
 mod ledger;
 mod network;
 mod node;
+mod operator;
 mod puller;
 mod replacing;
 mod scene;

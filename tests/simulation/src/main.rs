@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use clap::Parser;
@@ -36,11 +37,16 @@ fn main() -> ExitCode {
     }
     let mut first = arguments.first;
     loop {
+        let began = Instant::now();
         let (sum, failed) = run_all(first, arguments.schedules);
         if let Some(seed) = failed {
             return report(seed);
         }
-        println!("{} schedules", arguments.schedules);
+        println!(
+            "{} schedules in {:.1} s",
+            arguments.schedules,
+            began.elapsed().as_secs_f64()
+        );
         println!("{sum}\n{}", sum.visits);
         if !arguments.soak {
             return check_the_checks(&sum);

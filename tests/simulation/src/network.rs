@@ -10,11 +10,12 @@ use understudy_core::{
         heartbeat::{Heartbeat, RestorationReport, ServerReport},
         rpc::LicenseRequest,
     },
+    failover::Failover,
     ids::{FailoverId, ServerId},
     settings::{Bundle, BundleHash},
 };
 
-use crate::visits::Fault;
+use crate::{visits::Fault, world::takes_part};
 
 /// From here on a packet is late, and is overtaken by others.
 const LATE: Duration = Duration::from_millis(200);
@@ -47,6 +48,25 @@ impl Packet {
         }
     }
 
+    /// Whether it matters to a failover: it is of one of its servers, or about its licences.
+    pub(crate) fn concerns(&self, failover: &Failover) -> bool {
+        match self {
+            Self::Beat(beat) => takes_part(failover, &beat.server),
+            Self::Assignment(assignment) => takes_part(failover, &assignment.server),
+            Self::Bundle(server, _) | Self::AskBundle(server, _) => takes_part(failover, server),
+            Self::Report(report) => takes_part(failover, &report.server),
+            Self::Claim(claim) => takes_part(failover, &claim.server),
+            Self::Restoration(report) => failover.id == report.failover,
+            Self::License(
+                LicenseRequest::Transfer { failover: id, .. }
+                | LicenseRequest::Replace { failover: id, .. }
+                | LicenseRequest::GiveBack { failover: id },
+            )
+            | Self::LicenseAnswer { failover: id, .. } => failover.moves.iter().any(|each| each.id == *id),
+            Self::License(_) => false,
+        }
+    }
+
     /// Whether the licence service takes part: it runs beside the host.
     pub(crate) fn is_about_licences(&self) -> bool {
         matches!(self, Self::License(_) | Self::LicenseAnswer { .. })
@@ -70,7 +90,7 @@ impl Network {
     /// Answers what happened to it.
     pub(crate) fn send(
         &mut self,
-        packet: Packet,
+        packet: &Packet,
         weather: Weather,
         now: Duration,
         rng: &mut StdRng,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use understudy_core::{
     assignment::{Assignment, Epoch},
-    contract::heartbeat::{Heartbeat, Package, PackageState, Storage},
+    contract::heartbeat::{Heartbeat, Package, PackageState, Storage, StorageState},
     ids::{CameraId, DomainId, ErasureId, FailoverId, Incarnation, ServerId},
     reconcile::{Effect, Film, Persisted, Reconciler},
     restoration,
@@ -12,7 +12,7 @@ use understudy_core::{
     time::{Moment, Timestamp},
 };
 
-use crate::{bug::Bug, network::Packet};
+use crate::{bug::Bug, network::Packet, visits::Fault};
 
 /// A file of the archive. Its number stands for its path and its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +127,25 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Whether a fault changes anything for it.
+    pub(crate) fn is_changed_by(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::PowerCut => self.powered || self.process.is_some(),
+            Fault::ServiceCrash => self.process.is_some(),
+            Fault::CutOff => !self.cut_off,
+            Fault::OffBroker => !self.off_broker,
+            Fault::Mute => !self.mute,
+            Fault::Deaf => !self.deaf,
+            Fault::NoCameras => !self.no_cameras,
+            Fault::VolumeDegraded => self.storage.state != StorageState::Degraded,
+            Fault::DiskFault => !self.disk_fault,
+            Fault::DiskFull => !self.disk_full,
+            Fault::DamagedAssignment => self.disk.assignment.is_some(),
+            Fault::DamagedBundle => !self.disk.bundles.is_empty(),
+            _ => true,
+        }
+    }
+
     pub(crate) fn new(id: ServerId, domain: DomainId) -> Self {
         Self {
             id,

@@ -3,7 +3,7 @@
 use rand::{Rng, seq::IteratorRandom};
 use understudy_core::{contract::rpc::OrchestratorRequest as Request, fleet::Record, ids::ServerId};
 
-use crate::{acting::Acting, faults::confirmed, visits::Fault, world::World};
+use crate::{acting::Acting, operator::confirmed, visits::Fault, world::World};
 
 impl World {
     /// At times a person replaces a server that is failed over.

@@ -3,7 +3,7 @@
 use understudy_core::{
     camera::Camera,
     contract::heartbeat::{CameraFault, CameraStatus},
-    ids::ServerId,
+    ids::{CameraId, ServerId},
     policy::Range,
     reconcile,
 };
@@ -281,6 +281,7 @@ impl World {
             let damaged = film.failover.is_some()
                 && self.faulty
                 && self.chance(0.01)
+                && self.begins_file(id, &camera)
                 && self.strikes(Fault::DamagedFile, Some(id));
             let node = self.nodes.get_mut(id).expect("it is there");
             let Some(process) = node.process.as_mut() else {
@@ -309,6 +310,12 @@ impl World {
         if self.chance(0.3) {
             self.sync(id);
         }
+    }
+
+    /// Whether the next frame of a camera is the first of a file.
+    fn begins_file(&self, id: &ServerId, camera: &CameraId) -> bool {
+        let process = self.nodes[id].process.as_ref();
+        process.is_some_and(|process| !process.open.contains_key(camera))
     }
 
     fn sync(&mut self, id: &ServerId) {

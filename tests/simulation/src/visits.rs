@@ -17,11 +17,14 @@ macro_rules! faults {
             pub const ALL: &'static [Fault] = &[$(Fault::$name),+];
 
             /// Whether there is anything for it to strike in a phase: files are fetched only while restoring, and
-            /// while a failover server is still sought none has made any.
+            /// while a failover server is still sought none has made any. What people ask for strikes only where it
+            /// is not refused: what is failed over can't be started or drained before it is handed back.
             #[must_use]
             pub fn belongs_to(self, phase: Phase) -> bool {
                 match self {
-                    Self::FetchingDies => phase.hands_back(),
+                    Self::FetchingDies | Self::StopRestoration => phase.hands_back(),
+                    Self::Start => phase.hands_back() || phase.is_final(),
+                    Self::Drain => phase.is_final(),
                     Self::Replace => matches!(phase, Phase::Selecting | Phase::TakingOver | Phase::Serving),
                     Self::DamagedFile | Self::Offer | Self::Mode => phase != Phase::Selecting,
                     _ => true,
@@ -136,6 +139,8 @@ faults! {
     SetPolicy = "operator sets the policy",
     /// A person removes a server, and adds it again.
     Remove = "operator removes and adds",
+    /// A person switches a server off, and on again later.
+    SwitchOff = "operator switches a server off",
     /// A person drains a server.
     Drain = "operator drains",
     /// A person makes a failover server inactive, and a failover server again, which erases it.

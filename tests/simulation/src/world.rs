@@ -8,7 +8,9 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use understudy_core::{
+    contract::api::{Phase, Problem},
     contract::rpc::{Answer, OrchestratorReply, OrchestratorRequest},
+    failover::Failover,
     fleet::{Effect, Input},
     ids::{FailoverId, ServerId},
     license::Change,
@@ -52,6 +54,16 @@ fn replaces(seed: u64) -> bool {
 /// came later.
 fn has_late_word(seed: u64) -> bool {
     seed % 11 == 7 && seed % 3 != WITHOUT_LATER
+}
+
+/// Whether people confirm what interrupts a failover: in three of thirteen of those with the faults that came later.
+fn has_operator(seed: u64) -> bool {
+    matches!(seed % 13, 0 | 2 | 3) && seed % 3 != WITHOUT_LATER
+}
+
+/// Whether a server has a part in a failover.
+pub(crate) fn takes_part(failover: &Failover, server: &ServerId) -> bool {
+    failover.server == *server || failover.holding(server).is_some()
 }
 
 /// What a schedule came to.
@@ -151,6 +163,8 @@ pub(crate) struct World {
     pub(crate) replacing: Option<StdRng>,
     /// For a word that is late, in some schedules.
     pub(crate) late_word: Option<LateWord>,
+    /// For people who interrupt failovers, in some schedules.
+    pub(crate) operator: Option<StdRng>,
     pub(crate) scene: Scene,
     schedule: Schedule,
     struck: u32,
@@ -196,6 +210,7 @@ impl World {
             later: (seed % 3 != WITHOUT_LATER).then(|| StdRng::seed_from_u64(!seed)),
             replacing: replaces(seed).then(|| StdRng::seed_from_u64(!seed ^ 0x5EED)),
             late_word: has_late_word(seed).then(|| LateWord::new(StdRng::seed_from_u64(!seed ^ 0x1A7E))),
+            operator: has_operator(seed).then(|| StdRng::seed_from_u64(!seed ^ 0x09E4)),
             scene,
             bug,
             now: Duration::ZERO,
@@ -501,15 +516,25 @@ impl World {
         self.host_effects(effects)
     }
 
+    /// Counts what a person asked for, if it was done: not refused, and no host died over it.
+    pub(crate) fn count_if_done(
+        &mut self,
+        fault: Fault,
+        phases: &[Phase],
+        answer: &Answer<OrchestratorReply>,
+    ) {
+        if answer.is_ok() && self.host.fleet.is_some() {
+            self.count(fault, phases);
+        }
+    }
+
     /// Asks the orchestrator; what it refuses changes nothing.
     pub(crate) fn ask(&mut self, request: OrchestratorRequest) -> Answer<OrchestratorReply> {
         let moment = self.moment();
         let fresh = self.fresh();
         let answers = !self.host.is_frozen(self.outcome.ticks);
         let Some(fleet) = self.host.fleet.as_mut().filter(|_| answers) else {
-            return Err(understudy_core::contract::api::Problem::unavailable(
-                "the host is down",
-            ));
+            return Err(Problem::unavailable("the host is down"));
         };
         let (answer, effects) = fleet.answer(request, fresh, moment);
         if let Err(violation) = self.host_effects(effects) {
@@ -621,8 +646,8 @@ impl World {
             return;
         }
         self.keep_for_later(&packet);
-        for fault in self.network.send(packet, weather, self.now, &mut self.rng) {
-            self.visit(fault, None);
+        for fault in self.network.send(&packet, weather, self.now, &mut self.rng) {
+            self.visit_packet(fault, &packet);
         }
     }
 
@@ -654,23 +679,56 @@ impl World {
 
     /// A fault is about to strike a server, or everybody: answers whether the schedule lets it.
     pub(crate) fn strikes(&mut self, fault: Fault, whose: Option<&ServerId>) -> bool {
+        let strikes = self.lets_strike();
+        if strikes && self.has_effect(fault, whose) {
+            self.visit(fault, whose);
+        }
+        strikes
+    }
+
+    /// The same where it is seen only later whom it strikes, if anybody.
+    pub(crate) fn lets_strike(&mut self) -> bool {
         let number = self.struck;
         self.struck += 1;
-        if self.schedule.without.contains(&number) {
-            return false;
+        !self.schedule.without.contains(&number)
+    }
+
+    /// Whether a fault changes anything: nobody dies twice.
+    fn has_effect(&self, fault: Fault, whose: Option<&ServerId>) -> bool {
+        match fault {
+            Fault::HostCrash | Fault::HostFrozen | Fault::MonitorRestart => self.host.fleet.is_some(),
+            Fault::LedgerDown => self.ledger.is_up(),
+            Fault::Restored => self.host.backup.is_some(),
+            _ => whose
+                .and_then(|id| self.nodes.get(id))
+                .is_none_or(|node| node.is_changed_by(fault)),
         }
-        self.visit(fault, whose);
-        true
     }
 
     /// Counts a fault in the phase of each failover that it may touch.
     pub(crate) fn visit(&mut self, fault: Fault, whose: Option<&ServerId>) {
-        for failover in failovers(&self.host.records) {
-            let takes_part =
-                |server: &ServerId| failover.server == *server || failover.holding(server).is_some();
-            if !failover.is_settled() && whose.is_none_or(takes_part) {
-                self.outcome.visits.visit(fault, failover.phase);
-            }
+        let phases = self.phases_where(|failover| whose.is_none_or(|server| takes_part(failover, server)));
+        self.count(fault, &phases);
+    }
+
+    /// Counts what happened to a packet.
+    pub(crate) fn visit_packet(&mut self, fault: Fault, packet: &Packet) {
+        let phases = self.phases_where(|failover| packet.concerns(failover));
+        self.count(fault, &phases);
+    }
+
+    /// The phases of those failovers that are not over and done with.
+    pub(crate) fn phases_where(&self, is_concerned: impl Fn(&Failover) -> bool) -> Vec<Phase> {
+        failovers(&self.host.records)
+            .filter(|failover| !failover.is_settled() && is_concerned(failover))
+            .map(|failover| failover.phase)
+            .collect()
+    }
+
+    /// Counts a fault that has struck.
+    pub(crate) fn count(&mut self, fault: Fault, phases: &[Phase]) {
+        for phase in phases {
+            self.outcome.visits.visit(fault, *phase);
         }
     }
 
