@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 use understudy_core::contract::api::Phase;
-use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, Plan, Rig};
+use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, FLEET_TOKEN, Plan, Rig};
 use understudy_runtime::TraceContext;
 use understudy_scenarios::{Fleet, plan};
 
@@ -54,6 +54,7 @@ fn secrets(fleet: &Fleet) -> anyhow::Result<Vec<(&'static str, String)>> {
         ("the fleet's key", text("fleet.key")?),
         ("the issuer's key", text("issuer.key")?),
         ("the token of live view", RELAY_TOKEN.to_owned()),
+        ("the fleet's token", FLEET_TOKEN.to_owned()),
         ("the broker's account", broker.to_owned()),
         // As in a URL and as in a debug print.
         ("the broker's password", format!(":{password}@")),
