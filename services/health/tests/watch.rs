@@ -495,7 +495,7 @@ async fn beyond_this_machine_no_monitor_starts_without_the_fleets_token() {
 
 #[tokio::test]
 async fn an_agent_with_another_token_is_heard_by_broker_only_and_with_the_fleets_on_both_paths() {
-    let broker = PrivateBroker::start().await.expect("a broker");
+    let mut broker = PrivateBroker::start().await.expect("a broker");
     let folder = tempfile::tempdir().expect("a folder");
     let ours = fleet("0123456789abcdef0123456789abcdef");
     let address = free_address().await;
