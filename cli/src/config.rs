@@ -12,7 +12,9 @@ use understudy_ingest::IngestConfig;
 use understudy_license::LicenseConfig;
 use understudy_notifier::NotifierConfig;
 use understudy_orchestrator::OrchestratorConfig;
-use understudy_runtime::{ConfigError, HostConfig, RuntimeConfig, ServerConfig, TelemetryConfig, load};
+use understudy_runtime::{
+    ConfigError, FleetConfig, HostConfig, RuntimeConfig, ServerConfig, TelemetryConfig, load,
+};
 use understudy_sync::SyncConfig;
 
 /// Environment variables that are flags of client commands, not keys of the file.
@@ -28,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) telemetry: TelemetryConfig,
     /// Where the broker is.
     pub(crate) broker: BrokerConfig,
+    /// What all machines of the fleet have alike.
+    pub(crate) fleet: FleetConfig,
     /// What the host's services share.
     pub(crate) host: HostConfig,
     /// What a server's services share.

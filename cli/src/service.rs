@@ -159,17 +159,21 @@ pub(crate) async fn run(service: Service, arguments: ServiceArgs) -> Result<(), 
 
 async fn start(service: Service, config: Config, process: &Process) -> Result<(), Failure> {
     let Config {
-        broker, host, server, ..
+        broker,
+        fleet,
+        host,
+        server,
+        ..
     } = config;
     let process = process.clone();
     match service {
         Service::Console => understudy_console::run(config.console, broker, process)
             .await
             .map_err(failed),
-        Service::Monitor => understudy_health::monitor::run(config.monitor, broker, process)
+        Service::Monitor => understudy_health::monitor::run(config.monitor, fleet, broker, process)
             .await
             .map_err(failed),
-        Service::Agent => understudy_health::agent::run(config.agent, server, broker, process)
+        Service::Agent => understudy_health::agent::run(config.agent, fleet, server, broker, process)
             .await
             .map_err(failed),
         Service::Orchestrator => understudy_orchestrator::run(config.orchestrator, host, broker, process)
@@ -187,7 +191,7 @@ async fn start(service: Service, config: Config, process: &Process) -> Result<()
                 .await
                 .map_err(failed)
         }
-        Service::Sync => understudy_sync::run(config.sync, server, broker, process)
+        Service::Sync => understudy_sync::run(config.sync, fleet, server, broker, process)
             .await
             .map_err(failed),
     }

@@ -33,6 +33,8 @@ pub const CAMERA_USER: &str = "operator";
 pub const CAMERA_PASSWORD: &str = "only-for-the-demo";
 /// What viewers on other machines give as password to servers that are in a place of their own ([`Place`]).
 pub const RELAY_TOKEN: &str = "only-for-the-demo-and-good-for-nothing-else";
+/// The token by which the fleet's machines know one another.
+pub const FLEET_TOKEN: &str = "of-the-fleet-of-a-demo-and-good-for-nothing-else";
 /// The domain of everything that is not said to be in another.
 const DOMAIN: &str = "demo";
 
@@ -224,6 +226,8 @@ pub struct HostRig {
     pub orchestrator: Process,
     /// Sees which servers are heard.
     pub monitor: Process,
+    /// Where it takes direct heartbeats.
+    pub heartbeats: SocketAddr,
     /// Keeps the licences.
     pub license: Process,
     /// Tells whoever is configured to be told.
@@ -305,6 +309,7 @@ impl Rig {
         let host = HostRig {
             orchestrator: service(&plan, "orchestrator", "orchestrator", &config, &logs)?,
             monitor: service(&plan, "monitor", "monitor", &config, &logs)?,
+            heartbeats: monitor_address,
             license: service(&plan, "license", "license", &config, &logs)?,
             notifier: service(&plan, "notifier", "notifier", &config, &logs)?,
             console: service(&plan, "console", "console", &config, &logs)?,
@@ -648,7 +653,7 @@ fn describe_server(
         None => "relay_listen = \"127.0.0.1:0\"".to_owned(),
     };
     let text = format!(
-        "[broker]\nurl = {broker:?}\n\n[server]\nid = {id:?}\ndomain = {domain:?}\ndata = {data:?}\n\
+        "[broker]\nurl = {broker:?}\n\n[fleet]\ntoken = {FLEET_TOKEN:?}\n\n[server]\nid = {id:?}\ndomain = {domain:?}\ndata = {data:?}\n\
          fleet_key_file = {key_file:?}\nmax_cameras = {max}\n\n\
          [agent]\ninterval_ms = {beat}\nmonitor_url = \"http://{monitor}\"\ningest_url = \"http://{ingest}\"\n\n\
          [ingest]\nsegment_seconds = {segment}\n{relay}\n\n\
@@ -720,7 +725,7 @@ fn host_toml(
     };
     let _ = write!(
         text,
-        "[broker]\nurl = {broker:?}\n\n[host]\ndata = {data:?}\ndomain = \"demo\"\n\n\
+        "[broker]\nurl = {broker:?}\n\n[fleet]\ntoken = {FLEET_TOKEN:?}\n\n[host]\ndata = {data:?}\ndomain = \"demo\"\n\n\
          [orchestrator]\nfleet_key_file = {key_file:?}\n\n[monitor]\nlisten = \"{monitor_listens}\"\n\n\
          [license]\nissuers = [{issuer:?}]\n\n[console]\nlisten = \"{api}\"\n{extra}",
         broker = broker.url(),

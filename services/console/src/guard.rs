@@ -7,18 +7,18 @@
 use std::net::IpAddr;
 
 use understudy_core::contract::api::Problem;
-use understudy_runtime::secret::secret;
+use understudy_runtime::{
+    Secret,
+    bearer::{Bearer, TOKEN_MIN},
+    secret::secret,
+};
 use warp::http::{HeaderMap, header, uri::Authority};
 
 use crate::{ConsoleConfig, ConsoleError};
 
-/// The fewest characters of a token: 128 bits, in hexadecimal.
-const TOKEN_MIN: usize = 32;
-
 /// Who may ask.
 pub(crate) struct Guard {
-    /// Hash of the token: comparing hashes takes the same time whatever was guessed.
-    token: Option<blake3::Hash>,
+    token: Option<Bearer>,
     hosts: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Guard {
                     "token has fewer than {TOKEN_MIN} characters: take a longer one, {advice}"
                 )));
             }
-            Some(blake3::hash(token.as_bytes()))
+            Some(Bearer::of(&Secret::new(token)))
         } else if config.listen.ip().is_loopback() {
             None
         } else {
@@ -65,7 +65,7 @@ impl Guard {
             }
         }
         match self.token {
-            Some(token) if presented(headers) != Some(token) => Err(Problem::new(
+            Some(token) if !token.is_in(headers) => Err(Problem::new(
                 401,
                 "sign-in",
                 "Sign-in needed",
@@ -85,17 +85,6 @@ impl Guard {
 
 fn refused(detail: impl Into<String>) -> Problem {
     Problem::new(403, "refused", "Refused", detail)
-}
-
-fn presented(headers: &HeaderMap) -> Option<blake3::Hash> {
-    let (scheme, token) = headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| blake3::hash(token.trim().as_bytes()))
 }
 
 /// The host of an `Origin` header: `scheme://host[:port]`, or `null` for one that has none (RFC 6454).

@@ -20,7 +20,7 @@ use understudy_core::{
     ids::{DomainId, ServerId},
 };
 use understudy_health::agent::{self, AgentConfig};
-use understudy_runtime::{Process, ServerConfig, testing::left_out};
+use understudy_runtime::{FleetConfig, Process, ServerConfig, testing::left_out};
 use warp::Filter;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -190,9 +190,15 @@ impl Watched {
         let process = Process::for_test("agent");
         let running = process.clone();
         tokio::spawn(async move {
-            agent::run(config, server, BrokerConfig::default(), running)
-                .await
-                .expect("the agent starts");
+            agent::run(
+                config,
+                FleetConfig::default(),
+                server,
+                BrokerConfig::default(),
+                running,
+            )
+            .await
+            .expect("the agent starts");
         });
         Self { process, beats }
     }

@@ -14,7 +14,7 @@ use understudy_health::{
     agent::{self, AgentConfig},
     monitor::{self, MonitorConfig},
 };
-use understudy_runtime::{Process, ServerConfig};
+use understudy_runtime::{FleetConfig, Process, Secret, ServerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,10 +24,14 @@ async fn free_address() -> SocketAddr {
 }
 
 fn start_monitor(listen: SocketAddr, broker: BrokerConfig) -> Process {
+    start_monitor_of(FleetConfig::default(), listen, broker)
+}
+
+fn start_monitor_of(fleet: FleetConfig, listen: SocketAddr, broker: BrokerConfig) -> Process {
     let process = Process::for_test("monitor");
     let running = process.clone();
     tokio::spawn(async move {
-        monitor::run(MonitorConfig { listen }, broker, running)
+        monitor::run(MonitorConfig { listen }, fleet, broker, running)
             .await
             .expect("the monitor starts");
     });
@@ -35,6 +39,10 @@ fn start_monitor(listen: SocketAddr, broker: BrokerConfig) -> Process {
 }
 
 fn start_agent(config: AgentConfig, data: &Path, broker: BrokerConfig) -> Process {
+    start_agent_of(FleetConfig::default(), config, data, broker)
+}
+
+fn start_agent_of(fleet: FleetConfig, config: AgentConfig, data: &Path, broker: BrokerConfig) -> Process {
     let server = ServerConfig {
         id: ServerId::new("recorder-1").expect("an id"),
         domain: DomainId::new("east").expect("an id"),
@@ -44,7 +52,7 @@ fn start_agent(config: AgentConfig, data: &Path, broker: BrokerConfig) -> Proces
     let process = Process::for_test("agent");
     let running = process.clone();
     tokio::spawn(async move {
-        agent::run(config, server, broker, running)
+        agent::run(config, fleet, server, broker, running)
             .await
             .expect("the agent starts");
     });
@@ -418,7 +426,13 @@ async fn a_taken_port_is_a_clear_error() {
     let config = MonitorConfig {
         listen: taken.local_addr().expect("bound"),
     };
-    let error = monitor::run(config, BrokerConfig::default(), Process::for_test("monitor")).await;
+    let error = monitor::run(
+        config,
+        FleetConfig::default(),
+        BrokerConfig::default(),
+        Process::for_test("monitor"),
+    )
+    .await;
     let error = error.expect_err("the port is taken").to_string();
     assert!(
         error.contains("monitor.listen") && error.contains("taken"),
@@ -434,10 +448,71 @@ async fn an_impossible_interval_is_a_clear_error() {
     };
     let run = agent::run(
         config,
+        FleetConfig::default(),
         ServerConfig::default(),
         BrokerConfig::default(),
         Process::for_test("agent"),
     );
     let error = run.await.expect_err("too often").to_string();
     assert!(error.contains("agent.interval_ms = 1"), "{error}");
+}
+
+fn fleet(token: &str) -> FleetConfig {
+    FleetConfig {
+        token: Some(Secret::new(token)),
+        token_file: None,
+    }
+}
+
+#[tokio::test]
+async fn beyond_this_machine_no_monitor_starts_without_the_fleets_token() {
+    for listen in ["0.0.0.0:0", "192.0.2.1:7601"] {
+        let config = MonitorConfig {
+            listen: listen.parse().expect("an address"),
+        };
+        let process = Process::for_test("monitor");
+        let run = monitor::run(config, FleetConfig::default(), BrokerConfig::default(), process);
+        let error = run.await.expect_err("anybody could beat").to_string();
+        assert!(
+            error.contains(&format!("monitor.listen = {listen}")) && error.contains("fleet.token_file"),
+            "{error}"
+        );
+    }
+    let process = Process::for_test("agent");
+    let run = agent::run(
+        AgentConfig::default(),
+        fleet("short"),
+        ServerConfig::default(),
+        BrokerConfig::default(),
+        process,
+    );
+    let error = run.await.expect_err("it can be guessed").to_string();
+    assert!(
+        error.contains("fleet.token") && !error.contains("short\""),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_with_another_token_is_heard_by_broker_only_and_with_the_fleets_on_both_paths() {
+    let mut broker = PrivateBroker::start().await.expect("a broker");
+    let folder = tempfile::tempdir().expect("a folder");
+    let ours = fleet("0123456789abcdef0123456789abcdef");
+    let address = free_address().await;
+    let monitor = start_monitor_of(ours.clone(), address, broker.config());
+    for other in [FleetConfig::default(), fleet("fedcba9876543210fedcba9876543210")] {
+        let before = beats(&monitor, "broker");
+        let agent = start_agent_of(other, config(address), folder.path(), broker.config());
+        eventually("by broker", || beats(&monitor, "broker") >= before + 5.0).await;
+        assert_eq!(beats(&monitor, "direct"), 0.0);
+        agent.shutdown().cancel();
+        agent.finish().await;
+    }
+    let agent = start_agent_of(ours, config(address), folder.path(), broker.config());
+    eventually("on both paths", || beats(&monitor, "direct") >= 2.0).await;
+    agent.shutdown().cancel();
+    agent.finish().await;
+    monitor.shutdown().cancel();
+    monitor.finish().await;
+    broker.stop().await;
 }

@@ -20,7 +20,7 @@ use understudy_core::{
     time::Timestamp,
 };
 use understudy_media::archive::{Archive, Kind, Name};
-use understudy_runtime::{Process, ServerConfig};
+use understudy_runtime::{FleetConfig, Process, ServerConfig};
 use understudy_sync::{SyncConfig, SyncService};
 
 #[derive(Parser)]
@@ -58,18 +58,19 @@ async fn main() -> anyhow::Result<()> {
 
     assign(&source, Role::HandsBack { failover: failover() })?;
     let giving = Process::for_test("source");
+    let fleet = FleetConfig::default();
     let config = SyncConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         ..SyncConfig::default()
     };
-    let source_service = SyncService::start(config.clone(), source.clone(), &giving).await?;
+    let source_service = SyncService::start(config.clone(), &fleet, source.clone(), &giving).await?;
     let address = format!("http://{}", source_service.address());
     let fetching = Process::for_test("target");
     let config = SyncConfig {
         parallel: arguments.parallel.unwrap_or(config.parallel),
         ..config
     };
-    let service = SyncService::start(config, target.clone(), &fetching).await?;
+    let service = SyncService::start(config, &fleet, target.clone(), &fetching).await?;
     let mut status = service.status();
     assign(&target, Role::Films(films(&target, &source, address)))?;
     status.wait_for(Option::is_some).await?;

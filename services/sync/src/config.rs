@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct SyncConfig {
     /// Where recordings are given out (HTTP). Other servers must reach it: it is the `sync_address` that this
-    /// server is enrolled with.
+    /// server is enrolled with. Beyond this machine only with the fleet's token.
     pub listen: SocketAddr,
     /// How many segments are fetched at once.
     pub parallel: usize,

@@ -24,7 +24,7 @@ use understudy_bus::{BrokerConfig, Bus, BusError, Message};
 use understudy_core::contract::heartbeat::RestorationReport;
 use understudy_media::archive::{Archive, ArchiveError};
 use understudy_runtime::{
-    Process, ServerConfig, folder,
+    ConfigError, FleetConfig, Process, ServerConfig, folder,
     process::{StartError, listen},
 };
 
@@ -37,6 +37,9 @@ const ARCHIVE: &str = "archive";
 /// Why this service does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
+    /// Anybody could have every recording, or the token can't be used.
+    #[error(transparent)]
+    Fleet(#[from] ConfigError),
     /// The server's data folder is not there and can't be made.
     #[error(
         "[server] data: can't make {}: {source}; give this service's user write permission to the folder that it is in \
@@ -78,9 +81,12 @@ impl SyncService {
     /// [`SyncError`] says what to do about it.
     pub async fn start(
         config: SyncConfig,
+        fleet: &FleetConfig,
         server: ServerConfig,
         process: &Process,
     ) -> Result<Self, SyncError> {
+        let guard = fleet.guard(config.listen, "sync.listen")?;
+        let token = fleet.token()?;
         let ready = process.condition("archive");
         folder::make_private(&server.data).map_err(|source| SyncError::Folder {
             path: server.data.clone(),
@@ -91,7 +97,7 @@ impl SyncService {
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().unwrap_or(config.listen);
         let source = Source::new(archive.clone(), server.data.clone(), process.tracer().clone());
-        let routes = source.routes();
+        let routes = source.routes(guard);
         let shutdown = process.shutdown();
         process.spawn(
             "source",
@@ -108,6 +114,7 @@ impl SyncService {
             gate: Arc::new(Gate::new(slow, archive.folder())),
             archive,
             config,
+            token,
             server: server.id,
             domain: server.domain,
             metrics,
@@ -150,12 +157,13 @@ impl SyncService {
 /// [`SyncError`] says what to do about it.
 pub async fn run(
     config: SyncConfig,
+    fleet: FleetConfig,
     server: ServerConfig,
     broker: BrokerConfig,
     process: Process,
 ) -> Result<(), SyncError> {
     let bus = Bus::start(&broker, &format!("sync/{}", server.id), &process)?;
-    let sync = SyncService::start(config, server, &process).await?;
+    let sync = SyncService::start(config, &fleet, server, &process).await?;
     tracing::info!(address = %sync.address(), "recordings are given out");
     sync.report(&process, move |report| {
         let bus = bus.clone();

@@ -8,7 +8,7 @@ use understudy_core::{
     assignment::Restore,
     contract::segment::{Manifest, Segment},
 };
-use understudy_runtime::{TraceContext, innermost};
+use understudy_runtime::{Secret, TraceContext, innermost};
 
 use crate::source::VerdictReply;
 
@@ -47,6 +47,8 @@ pub(crate) struct Remote {
     http: Client,
     base: Url,
     server: String,
+    /// What this server presents as one of the fleet.
+    token: Option<Secret>,
     /// What it is fetched for, which the other side is told (W3C Trace Context 3.2).
     trace: Option<TraceContext>,
 }
@@ -54,7 +56,7 @@ pub(crate) struct Remote {
 impl Remote {
     /// # Errors
     /// In words, if the order's address is none.
-    pub(crate) fn new(restore: &Restore) -> Result<Self, RemoteError> {
+    pub(crate) fn new(restore: &Restore, token: Option<Secret>) -> Result<Self, RemoteError> {
         let base = format!(
             "{}/v1/restorations/{}/",
             restore.address.trim_end_matches('/'),
@@ -74,6 +76,7 @@ impl Remote {
             http,
             base,
             server: restore.source.to_string(),
+            token,
             trace: TraceContext::current(),
         })
     }
@@ -114,6 +117,9 @@ impl Remote {
         if let Some(trace) = &self.trace {
             request = request.header("traceparent", trace.to_string());
         }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
         }
@@ -127,6 +133,11 @@ impl Remote {
         }
         let detail = self.json::<Problem>(response).await.unwrap_or_default().detail;
         match status {
+            StatusCode::UNAUTHORIZED => Err(RemoteError::Refused(format!(
+                "{} wants another token than this server has: set fleet.token_file on both to files with the same \
+                 token, and start their sync services again",
+                self.server
+            ))),
             StatusCode::GONE => Err(RemoteError::Damaged(detail)),
             _ => Err(RemoteError::Refused(format!(
                 "{} answers {status}: {detail}",

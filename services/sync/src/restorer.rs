@@ -28,7 +28,7 @@ use understudy_core::{
     restoration,
 };
 use understudy_media::archive::{Archive, ArchiveError, Name};
-use understudy_runtime::{Tracer, trace::Open};
+use understudy_runtime::{Secret, Tracer, trace::Open};
 
 use crate::{
     config::SyncConfig,
@@ -55,6 +55,8 @@ const REFRESH: Duration = Duration::from_millis(500);
 pub(crate) struct Restorer {
     pub(crate) archive: Archive,
     pub(crate) config: SyncConfig,
+    /// What this server presents as one of the fleet.
+    pub(crate) token: Option<Secret>,
     pub(crate) server: ServerId,
     pub(crate) domain: DomainId,
     pub(crate) metrics: Metrics,
@@ -257,7 +259,7 @@ impl Restorer {
         settled: &mut Vec<Segment>,
     ) -> Result<Listed, String> {
         let words = |error: ArchiveError| error.to_string();
-        let remote = Remote::new(restore).map_err(|error| error.to_string())?;
+        let remote = Remote::new(restore, self.token.clone()).map_err(|error| error.to_string())?;
         let manifest = remote.manifest().await.map_err(|error| error.to_string())?;
         check(&manifest, restore)?;
         let listed = Listed {

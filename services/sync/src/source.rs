@@ -1,5 +1,6 @@
 //! Gives out what this server recorded for a failover (HTTP): the manifest, and the segments in it.
 //!
+//! Only whoever presents the fleet's token is let in, but to `/healthz`.
 //! Nothing else can be asked for: a path is looked up in the index among that failover's segments, and never
 //! taken to the file system as it came.
 
@@ -20,11 +21,12 @@ use understudy_core::{contract::segment::Segment, ids::FailoverId};
 use understudy_media::archive::{Archive, ArchiveError, Filter, Verdict};
 use understudy_runtime::{
     Tracer,
+    fleet::{Guard, NoToken},
     process::{VERSION, VERSION_HEADER},
     trace::Kind,
 };
 use warp::{
-    Filter as _, Reply,
+    Filter as _, Rejection, Reply,
     http::{HeaderValue, StatusCode, header},
     reply::{self, Response},
 };
@@ -82,10 +84,12 @@ impl Source {
     /// All routes, below the root.
     pub(crate) fn routes(
         self,
-    ) -> impl warp::Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
-        let failover = warp::path!("v1" / "restorations" / String / ..);
+        guard: Guard,
+    ) -> impl warp::Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+        let failover = warp::path!("v1" / "restorations" / String / ..).and(guard.filter());
         let source = warp::any().map(move || self.clone());
         let manifest = failover
+            .clone()
             .and(warp::path!("manifest"))
             .and(warp::header::optional("traceparent"))
             .and(source.clone())
@@ -93,6 +97,7 @@ impl Source {
                 answered(source.manifest(failover, cause.as_deref()).await)
             });
         let segment = failover
+            .clone()
             .and(warp::path("segments"))
             .and(warp::path::tail())
             .and(warp::header::optional(header::RANGE.as_str()))
@@ -110,10 +115,11 @@ impl Source {
                 answered(source.verdict(failover, path.as_str()).await)
             });
         // As every service's health address says it: whoever can't reach that one asks here, e.g. the monitor, which
-        // looks for a server that is missed.
+        // looks for a server that is missed and has no need to be known for it.
         let alive = warp::path!("healthz")
             .map(|| reply::with_header("ok\n", VERSION_HEADER, VERSION).into_response());
-        warp::get().and(manifest.or(segment).unify().or(verdict).unify().or(alive).unify())
+        let recordings = manifest.or(segment).unify().or(verdict).unify();
+        warp::get().and(recordings.or(alive).unify()).recover(stranger)
     }
 
     async fn manifest(&self, failover: String, cause: Option<&str>) -> Result<Response, Refusal> {
@@ -296,6 +302,18 @@ fn read(mut file: File, asked: Range<u64>, chunks: &mpsc::Sender<io::Result<Byte
     }
 }
 
+/// Answers whoever did not present the token.
+async fn stranger(rejection: Rejection) -> Result<Response, Rejection> {
+    if rejection.find::<NoToken>().is_none() {
+        return Err(rejection);
+    }
+    let mut response = problem(StatusCode::UNAUTHORIZED, NoToken::WHY);
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Ok(response)
+}
+
 fn answered(answer: Result<Response, Refusal>) -> Response {
     let refusal = match answer {
         Ok(response) => return response,
@@ -314,14 +332,20 @@ fn answered(answer: Result<Response, Refusal>) -> Response {
             )
         }
     };
+    let mut response = problem(status, &detail);
+    let range = range.map(|range| (header::CONTENT_RANGE, range));
+    response.headers_mut().extend(range);
+    response
+}
+
+/// Problem details (RFC 9457).
+fn problem(status: StatusCode, detail: &str) -> Response {
     let body = serde_json::json!({ "status": status.as_u16(), "detail": detail });
     let mut response = reply::with_status(reply::json(&body), status).into_response();
-    let headers = response.headers_mut();
-    headers.insert(
+    response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
     );
-    headers.extend(range.map(|range| (header::CONTENT_RANGE, range)));
     response
 }
 

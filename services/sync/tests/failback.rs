@@ -19,7 +19,7 @@ use understudy_core::{
     time::Timestamp,
 };
 use understudy_media::archive::{Archive, Filter, Kind, Name, Verdict};
-use understudy_runtime::{Process, ServerConfig};
+use understudy_runtime::{FleetConfig, Process, Secret, ServerConfig};
 use understudy_sync::{SyncConfig, SyncService};
 
 /// Long enough for anything that happens at all, on a busy machine.
@@ -34,6 +34,7 @@ fn failover() -> FailoverId {
 /// One server's folder and identity.
 struct Side {
     config: ServerConfig,
+    fleet: FleetConfig,
 }
 
 impl Side {
@@ -45,7 +46,10 @@ impl Side {
             ..ServerConfig::default()
         };
         fs::create_dir_all(&config.data).expect("a folder");
-        Self { config }
+        Self {
+            config,
+            fleet: FleetConfig::default(),
+        }
     }
 
     fn archive(&self) -> Archive {
@@ -107,7 +111,7 @@ impl Side {
 
     async fn start_with(&self, config: SyncConfig) -> Running {
         let process = Process::for_test("sync");
-        let service = SyncService::start(config, self.config.clone(), &process)
+        let service = SyncService::start(config, &self.fleet, self.config.clone(), &process)
             .await
             .expect("it starts");
         Running { process, service }
@@ -511,6 +515,87 @@ async fn g2_a_file_that_can_not_be_opened_at_the_moment_is_not_damaged() {
     let report = fetching.complete().await;
     assert!(report.damaged.is_empty(), "{report:?}");
     assert_eq!(target.received().await, made);
+}
+
+fn fleet(token: &str) -> FleetConfig {
+    FleetConfig {
+        token: Some(Secret::new(token)),
+        token_file: None,
+    }
+}
+
+#[tokio::test]
+async fn recordings_are_given_to_who_presents_the_fleets_token_and_to_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut source, mut target) = sides(folder.path());
+    let made = source.records(2, 1000).await;
+    source.hands_back();
+    let token = "0123456789abcdef0123456789abcdef";
+    source.fleet = fleet(token);
+    let giving = source.start().await;
+    let http = reqwest::Client::new();
+    let base = format!("http://{}", giving.service.address());
+    let asks = async |path: &str, token: Option<&str>| {
+        let mut request = http.get(format!("{base}/{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        request.send().await.expect("an answer")
+    };
+    let paths = [
+        "manifest".to_owned(),
+        format!("segments/{}", made[0].path),
+        format!("verdicts/{}", made[0].path),
+    ];
+    for path in paths.map(|path| format!("v1/restorations/failover-1/{path}")) {
+        for stranger in [None, Some("guessed"), Some(&token[1..])] {
+            let answer = asks(&path, stranger).await;
+            assert_eq!(answer.status(), 401, "{path} for {stranger:?}");
+            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+            assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        }
+        assert_eq!(asks(&path, Some(token)).await.status(), 200, "{path}");
+    }
+    // Whoever looks for a server that is missed needs no token, and nothing else is there.
+    assert_eq!(asks("healthz", None).await.status(), 200);
+    assert_eq!(asks("v2", None).await.status(), 404);
+
+    // Another server of the fleet that has another token says what to do, and loses nothing.
+    target.fleet = fleet("fedcba9876543210fedcba9876543210");
+    target.fetches_from(&source, giving.service.address());
+    let fetching = target.start().await;
+    let report = fetching
+        .until("it says that it waits", |report| !report.waiting.is_empty())
+        .await;
+    assert!(report.waiting.contains("fleet.token_file"), "{}", report.waiting);
+    assert!(report.damaged.is_empty() && target.received().await.is_empty());
+    fetching.stop().await;
+    target.fleet = fleet(token);
+    let fetching = target.start().await;
+    fetching.complete().await;
+    assert_eq!(target.received().await, made);
+}
+
+#[tokio::test]
+async fn beyond_this_machine_nothing_is_given_out_without_the_fleets_token() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let side = Side::new(folder.path(), "standby-a");
+    let config = SyncConfig {
+        listen: ([0, 0, 0, 0], 0).into(),
+        ..SyncConfig::default()
+    };
+    let process = Process::for_test("sync");
+    let start = SyncService::start(config.clone(), &side.fleet, side.config.clone(), &process);
+    let error = start.await.expect_err("anybody could have them").to_string();
+    assert!(
+        error.contains("sync.listen = 0.0.0.0:0") && error.contains("fleet.token_file"),
+        "{error}"
+    );
+    let ours = fleet("0123456789abcdef0123456789abcdef");
+    let start = SyncService::start(config, &ours, side.config.clone(), &process);
+    assert!(start.await.is_ok());
+    process.shutdown().cancel();
+    process.finish().await;
 }
 
 #[tokio::test]

@@ -45,6 +45,13 @@ live() { ffprobe -v error -rtsp_transport tcp -show_entries stream=codec_name -o
 [ "$(live "viewer:$(cat "$UNDERSTUDY_SECRETS/relay.token")")" = h264 ] || die "live view can't be had with the token"
 if live viewer:wrong >/dev/null; then die "live view can be had without the token"; fi
 say "live view comes from the container, with the token only"
+address() { podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container "$1")"; }
+status() { curl --silent --output /dev/null --max-time 5 --write-out '%{http_code}' "$@"; }
+[ "$(status --data '{}' "http://$(address monitor):7601/v1/heartbeats")" = 401 ] || die "anybody may beat for a server"
+manifest="http://$(address standby-1-sync):7400/v1/restorations/failover-1/manifest"
+[ "$(status "$manifest")" = 401 ] || die "anybody may fetch recordings"
+[ "$(status --header "Authorization: Bearer $(cat "$UNDERSTUDY_SECRETS/fleet.token")" "$manifest")" = 200 ] || die "the fleet may not"
+say "heartbeats and recordings are for the fleet only"
 
 # --- Prometheus ------------------------------------------------------------------------------------------
 

@@ -36,17 +36,20 @@ settings="--volume $PWD/infra/compose/host.toml:/etc/understudy/understudy.toml:
 server="--volume $PWD/infra/compose/server.toml:/etc/understudy/understudy.toml:ro --env UNDERSTUDY_SERVER__ID=recorder-1 --env UNDERSTUDY_BROKER__URL_FILE=/run/secrets/broker.url"
 broker="--volume $UNDERSTUDY_SECRETS/broker/server.main.recorder-1.url:/run/secrets/broker.url:ro"
 key="--volume $UNDERSTUDY_SECRETS/fleet.key:/run/secrets/fleet.key:ro"
+token="--volume $UNDERSTUDY_SECRETS/fleet.token:/run/secrets/fleet.token:ro"
 with="--config /etc/understudy/understudy.toml --listen 127.0.0.1:7600"
 echo short >"$run/short" && chmod 444 "$run/short"
 # shellcheck disable=SC2086 # words
 {
-    refuses "without the broker's address" 'broker.url_file: can.t read /run/secrets/broker.url: .*; put the broker' $settings "$image" monitor $with
+    refuses "without the broker's address" 'broker.url_file: can.t read /run/secrets/broker.url: .*; put the broker' $settings $token "$image" monitor $with
     refuses "without the fleet's key" 'fleet_key_file: .*/run/secrets/fleet.key: .*understudy server key' $settings $broker "$image" orchestrator $with
     refuses "with a wrong fleet's key" 'fleet_key_file: .*/run/secrets/fleet.key holds no fleet key.*copy' $settings $broker \
         --volume "$run/short:/run/secrets/fleet.key:ro" "$image" orchestrator $with
     refuses "without the API's token" '\[console\] token: .*console.token: .*; put the secret there' $settings $broker "$image" console $with
     refuses "with a short token" '\[console\] token' $settings $broker --volume "$run/short:/run/secrets/console.token:ro" "$image" console $with
-    refuses "with a broker's address that is none" 'broker.url is no AMQP URL.*amqp://user' $settings --volume "$run/short:/run/secrets/broker.url:ro" "$image" monitor $with
+    refuses "with a broker's address that is none" 'broker.url is no AMQP URL.*amqp://user' $settings $token --volume "$run/short:/run/secrets/broker.url:ro" "$image" monitor $with
+    refuses "without the fleet's token" 'fleet.token: .*fleet.token: .*; put the secret there' $settings $broker "$image" monitor $with
+    refuses "with a short fleet's token" 'fleet.token: .*openssl rand' $server $broker $key --volume "$run/short:/run/secrets/fleet.token:ro" "$image" sync $with
     mkdir -p "$work/roots" && chmod 755 "$work/roots"
     refuses "without write access to its volume" "/var/lib/understudy.* can.t be written to.*chown" $server $broker $key \
         --volume "$work/roots:/var/lib/understudy" "$image" ingest $with

@@ -262,6 +262,9 @@ fn a1_containers_have_no_rights_that_they_don_t_need() -> anyhow::Result<()> {
             console + monitor + notifier == 0,
             "{workload}"
         );
+        // The fleet's token is for those who beat, hear, and give recordings to one another.
+        let servers = count("name: agent");
+        assert_eq!(count("key: fleet.token") > 0, monitor + servers > 0, "{workload}");
         containers += here;
     }
     assert_eq!(containers, 11);

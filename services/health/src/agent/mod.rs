@@ -24,7 +24,7 @@ use understudy_core::{
     },
     time::Monotonic,
 };
-use understudy_runtime::{Process, ServerConfig, clock};
+use understudy_runtime::{ConfigError, FleetConfig, Process, Secret, ServerConfig, clock};
 
 use self::{
     beneath::Finding,
@@ -111,6 +111,9 @@ impl Default for AgentConfig {
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// The fleet's token can't be used.
+    #[error(transparent)]
+    Fleet(#[from] ConfigError),
     /// A value of `[agent]` can't be.
     #[error("agent.{key} = {value} is not possible: {hint}")]
     Config {
@@ -138,11 +141,13 @@ pub enum AgentError {
 /// [`AgentError`] if it can't start; later nothing ends it.
 pub async fn run(
     config: AgentConfig,
+    fleet: FleetConfig,
     server: ServerConfig,
     broker: BrokerConfig,
     process: Process,
 ) -> Result<(), AgentError> {
     config.validate()?;
+    let token = fleet.token()?;
     let bus = Bus::start(&broker, &format!("agent/{}", server.id), &process)?;
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -167,8 +172,10 @@ pub async fn run(
         "beats-by-broker",
         by_broker(bus.clone(), beats.subscribe(), process.clone()),
     );
-    if !config.monitor_url.is_empty() {
-        let direct = directly(client.clone(), config.clone(), beats.subscribe(), process.clone());
+    let monitor = Monitor::of(&config, client.clone(), token);
+    if let Some(monitor) = monitor.clone() {
+        let deadline = Duration::from_millis(config.direct_deadline_ms);
+        let direct = directly(monitor, deadline, beats.subscribe(), process.clone());
         process.spawn("beats-direct", direct);
     }
     let watched = !config.ingest_url.is_empty();
@@ -189,7 +196,7 @@ pub async fn run(
     }
     tracing::info!(agent.interval_ms = config.interval_ms, "beating");
     let last = beat(&config, &server, &run, &storage, &seen, &beats, &process).await;
-    say_farewell(last, &bus, &client, &config).await;
+    say_farewell(last, &bus, monitor.as_ref()).await;
     run.end().await;
     process.finish().await;
     Ok(())
@@ -344,7 +351,7 @@ async fn beat(
 }
 
 /// The last beat says that it is the last one, and why. Best effort: whoever can't be told sees the silence.
-async fn say_farewell(beat: Heartbeat, bus: &Bus, client: &reqwest::Client, config: &AgentConfig) {
+async fn say_farewell(beat: Heartbeat, bus: &Bus, monitor: Option<&Monitor>) {
     let farewell = runs::why_it_ends().await;
     tracing::info!(?farewell, "the agent ends");
     let beat = Heartbeat {
@@ -354,9 +361,8 @@ async fn say_farewell(beat: Heartbeat, bus: &Bus, client: &reqwest::Client, conf
     };
     let by_broker = tokio::time::timeout(FAREWELL, bus.publish(Message::heartbeat(&beat)));
     let directly = async {
-        if !config.monitor_url.is_empty() {
-            let url = format!("{}{BEATS_PATH}", config.monitor_url.trim_end_matches('/'));
-            let _told = client.post(&url).json(&beat).timeout(FAREWELL).send().await;
+        if let Some(monitor) = monitor {
+            let _told = monitor.tell(&beat, FAREWELL).await;
         }
     };
     let _told = tokio::join!(by_broker, directly);
@@ -384,22 +390,64 @@ async fn by_broker(bus: Bus, mut beats: watch::Receiver<Option<Heartbeat>>, proc
     }
 }
 
-async fn directly(
+/// Where direct beats go.
+#[derive(Clone)]
+struct Monitor {
     client: reqwest::Client,
-    config: AgentConfig,
+    url: String,
+    token: Option<Secret>,
+}
+
+/// Why a direct beat was not taken.
+enum Untold {
+    /// The monitor wants another token than this server has: trying again changes nothing.
+    Stranger(String),
+    /// It is away, or does not take it.
+    Away(String),
+}
+
+impl Monitor {
+    /// None if there is no direct path.
+    fn of(config: &AgentConfig, client: reqwest::Client, token: Option<Secret>) -> Option<Self> {
+        let url = config.monitor_url.trim_end_matches('/');
+        (!url.is_empty()).then(|| Self {
+            client,
+            url: format!("{url}{BEATS_PATH}"),
+            token,
+        })
+    }
+
+    async fn tell(&self, beat: &Heartbeat, deadline: Duration) -> Result<(), Untold> {
+        let mut request = self.client.post(&self.url).json(beat).timeout(deadline);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        let url = &self.url;
+        match request.send().await.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => Ok(()),
+            Ok(reqwest::StatusCode::UNAUTHORIZED) => Err(Untold::Stranger(format!(
+                "{url} refuses this server: set fleet.token_file to a file with the token that the monitor has, and \
+                 start the agent again"
+            ))),
+            Ok(status) => Err(Untold::Away(format!("{url} answers {status}"))),
+            Err(error) => Err(Untold::Away(error.to_string())),
+        }
+    }
+}
+
+async fn directly(
+    monitor: Monitor,
+    deadline: Duration,
     mut beats: watch::Receiver<Option<Heartbeat>>,
     process: Process,
 ) {
-    let url = format!("{}{BEATS_PATH}", config.monitor_url.trim_end_matches('/'));
-    let deadline = Duration::from_millis(config.direct_deadline_ms);
     let mut trouble = Trouble::new("direct");
     while let Some(beat) = next(&mut beats, &process).await {
-        let answer = client.post(&url).json(&beat).timeout(deadline).send().await;
-        trouble.note(match answer {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(format!("{url} answers {}", answer.status())),
-            Err(error) => Err(error.to_string()),
-        });
+        match monitor.tell(&beat, deadline).await {
+            Ok(()) => trouble.note(Ok(())),
+            Err(Untold::Away(error)) => trouble.note(Err(error)),
+            Err(Untold::Stranger(error)) => trouble.refused(&error),
+        }
     }
 }
 
@@ -408,6 +456,8 @@ struct Trouble {
     path: &'static str,
     /// Beats that did not get through, in a row.
     failed: u32,
+    /// Whether it was said that the other side refuses them.
+    refused: bool,
 }
 
 impl Trouble {
@@ -415,16 +465,20 @@ impl Trouble {
     const TOLD_AT: u32 = 2;
 
     fn new(path: &'static str) -> Self {
-        Self { path, failed: 0 }
+        Self {
+            path,
+            failed: 0,
+            refused: false,
+        }
     }
 
     fn note(&mut self, sent: Result<(), String>) {
         match sent {
             Ok(()) => {
-                if self.failed >= Self::TOLD_AT {
+                if self.failed >= Self::TOLD_AT || self.refused {
                     tracing::info!(beat.path = self.path, "beats get through again");
                 }
-                self.failed = 0;
+                *self = Self::new(self.path);
             }
             Err(error) => {
                 self.failed = self.failed.saturating_add(1);
@@ -432,6 +486,14 @@ impl Trouble {
                     tracing::warn!(beat.path = self.path, error, "beats don't get through");
                 }
             }
+        }
+    }
+
+    /// Not by chance, so it is said at the first one, and also where beats did not get through before.
+    fn refused(&mut self, error: &str) {
+        if !self.refused {
+            self.refused = true;
+            tracing::warn!(beat.path = self.path, error, "beats are refused");
         }
     }
 }

@@ -28,7 +28,7 @@ use understudy_core::{
     presence::{Path, Presence, Seen},
     time::{Moment, Monotonic},
 };
-use understudy_runtime::{Process, StartError, clock, process::listen};
+use understudy_runtime::{ConfigError, FleetConfig, Process, StartError, clock, process::listen};
 
 use self::{
     findings::Findings,
@@ -58,7 +58,7 @@ const MOST_SERVERS: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MonitorConfig {
-    /// Where agents' direct beats are taken, by HTTP.
+    /// Where agents' direct beats are taken, by HTTP: beyond this machine only with the fleet's token.
     pub listen: SocketAddr,
 }
 
@@ -73,6 +73,9 @@ impl Default for MonitorConfig {
 /// Why the monitor could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
+    /// Anybody could beat for a server that is dead, or the token can't be used.
+    #[error(transparent)]
+    Fleet(#[from] ConfigError),
     /// The address for direct beats can't be listened on.
     #[error("monitor.listen: {0}")]
     Listen(#[source] StartError),
@@ -91,14 +94,20 @@ pub enum MonitorError {
 ///
 /// # Errors
 /// [`MonitorError`] if it can't start; later nothing ends it.
-pub async fn run(config: MonitorConfig, broker: BrokerConfig, process: Process) -> Result<(), MonitorError> {
+pub async fn run(
+    config: MonitorConfig,
+    fleet: FleetConfig,
+    broker: BrokerConfig,
+    process: Process,
+) -> Result<(), MonitorError> {
+    let guard = fleet.guard(config.listen, "monitor.listen")?;
     let listener = listen(config.listen).await.map_err(MonitorError::Listen)?;
     let metrics = Metrics::register(process.registry(), process.domain())?;
     let bus = Bus::start(&broker, "monitor", &process)?;
     let (sender, direct) = mpsc::channel(WAITING_BEATS);
     process.spawn(
         "direct",
-        direct::serve(listener, sender, metrics.refused(), process.shutdown()),
+        direct::serve(listener, guard, sender, metrics.refused(), process.shutdown()),
     );
     let (outgoing, observations) = publish::queue();
     process.spawn(

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use reqwest::Method;
 use serde_json::Value;
 use understudy_core::contract::api::Phase;
-use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, Plan, Rig};
+use understudy_demo::rig::{CAMERA_PASSWORD, CAMERA_USER, FLEET_TOKEN, Plan, Rig};
 use understudy_runtime::TraceContext;
 use understudy_scenarios::{Fleet, command_line, plan};
 
@@ -145,6 +145,7 @@ async fn secrets(fleet: &Fleet) -> anyhow::Result<Vec<(&'static str, String)>> {
         ("the address of a webhook that is away", HOOK_AWAY.to_owned()),
         ("what webhooks are signed with", HOOK_SECRET.to_owned()),
         ("what webhooks present", HOOK_TOKEN.to_owned()),
+        ("the fleet's token", FLEET_TOKEN.to_owned()),
         ("the broker's account", broker.to_owned()),
         // As in a URL and as in a debug print.
         ("the broker's password", format!(":{password}@")),

@@ -61,7 +61,7 @@ async fn play(url: &str) -> anyhow::Result<()> {
 }
 
 /// A program, in another place if `enter` leads there.
-fn program(enter: &[String], name: &str) -> Command {
+pub(crate) fn program(enter: &[String], name: &str) -> Command {
     let mut words = enter.iter().map(String::as_str).chain([name]);
     let mut command = Command::new(words.next().unwrap_or(name));
     command.args(words);

@@ -1,7 +1,7 @@
 //! Whole sites, as the white paper draws them: a LAN (I1), and three domains with routes between them (I2). The
 //! second host of each comes with the fleet of hosts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use tokio::time::sleep;
 use understudy_core::{
@@ -21,7 +21,7 @@ use understudy_scenarios::{
     plan,
 };
 
-use crate::relay::{play_from, refused_from, watched_at};
+use crate::relay::{play_from, program, refused_from, watched_at};
 
 fn pairing(servers: &[&str]) -> anyhow::Result<Pairing> {
     let ids: Result<BTreeSet<ServerId>, _> = servers.iter().map(|id| ServerId::new(*id)).collect();
@@ -380,13 +380,57 @@ async fn watched_from_the_summit(site: &Domains, camera: &str, server: &str) -> 
     play_from(&there, &with(RELAY_TOKEN)).await
 }
 
+/// Beats for a server from another machine without the fleet's token, until what it gives back is dropped. It would
+/// keep a dead server alive.
+async fn forged_beats(site: &Domains, server: &str) -> anyhow::Result<tokio::process::Child> {
+    let there = site.network.namespaces[SUMMIT].enter();
+    let monitor = SocketAddr::new(site.network.host(), site.fleet.rig.host.heartbeats.port());
+    let beat = format!(
+        "curl --silent --noproxy '*' --max-time 2 --output /dev/null --write-out '%{{http_code}}' http://{monitor}/v1/heartbeats \
+         --data '{{\"server\":\"{server}\",\"domain\":\"inland\",\"sequence\":'$((n += 1))',\"sent_at\":0,\
+         \"interval_ms\":500}}'"
+    );
+    for guessed in [
+        "",
+        " --header 'Authorization: Bearer guessed-and-therefore-wrong-of-course'",
+    ] {
+        let once = program(&there, "sh")
+            .args(["-c", &format!("n=1000000; {beat}{guessed}")])
+            .output()
+            .await?;
+        assert_eq!(
+            String::from_utf8_lossy(&once.stdout),
+            "401",
+            "{guessed}: {once:?}"
+        );
+    }
+    let forger = program(&there, "sh")
+        .args(["-c", &format!("n=2000000; while :; do {beat}; sleep 0.2; done")])
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    // Those of the fleet are heard there all the same.
+    let metrics = format!("http://{}/metrics", site.fleet.rig.host.monitor.health());
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let metrics = client.get(metrics).send().await?.text().await?;
+    let heard =
+        |line: &str| line.starts_with("understudy_heartbeats_total{") && line.contains("path=\"direct\"");
+    assert!(
+        metrics.lines().any(|line| heard(line) && !line.ends_with(" 0")),
+        "{metrics}"
+    );
+    Ok(forger)
+}
+
 /// The same domain first, and another when that is taken.
 async fn one_inland_then_both(site: &mut Domains) -> anyhow::Result<()> {
     watched_from_the_summit(site, "recorder-2-0", "recorder-2").await?;
+    let forger = forged_beats(site, "recorder-1").await?;
     let fleet = &mut site.fleet;
     fleet.rig.server("recorder-1").kill();
     let failover = fleet.phase("recorder-1", Phase::Serving).await?;
     assert_eq!(stand_in(&failover), "failover-inland", "{:?}", failover.selection);
+    drop(forger);
     let why = failover
         .selection
         .iter()
