@@ -14,22 +14,16 @@ use crate::contract::{
 pub struct Plan {
     /// To be fetched, oldest first.
     pub fetch: Vec<Segment>,
-    /// On disk here already, with the same hash.
+    /// Here already, with the same hash, or handed over before and expired since.
     pub done: Vec<Segment>,
-    /// Too old to be kept here: fetched or not, retention would have removed them, so they count as delivered.
-    pub expired: Vec<Segment>,
     /// Not to be fetched at all: the source says of them what can't be.
     pub refused: Vec<DamagedSegment>,
 }
 
-/// Compares a source's `manifest` with what this server has (`have`: path and BLAKE3 of each segment on its
-/// disk) and with what its retention has `expired`.
+/// Compares a source's `manifest` with what this server knows (path and BLAKE3 of each segment that is on its disk, or
+/// was handed over to it before its retention took it).
 #[must_use]
-pub fn plan(
-    manifest: &Manifest,
-    have: &BTreeSet<(String, String)>,
-    expired: impl Fn(&Segment) -> bool,
-) -> Plan {
+pub fn plan(manifest: &Manifest, known: &BTreeSet<(String, String)>) -> Plan {
     let mut plan = Plan::default();
     let mut seen = BTreeSet::new();
     let mut segments: Vec<&Segment> = manifest.segments.iter().collect();
@@ -40,10 +34,8 @@ pub fn plan(
         }
         if let Err(reason) = check(segment, manifest) {
             plan.refused.push(damaged(segment, reason));
-        } else if have.contains(&(segment.path.clone(), segment.blake3.clone())) {
+        } else if known.contains(&(segment.path.clone(), segment.blake3.clone())) {
             plan.done.push(segment.clone());
-        } else if expired(segment) {
-            plan.expired.push(segment.clone());
         } else {
             plan.fetch.push(segment.clone());
         }
@@ -59,9 +51,9 @@ impl Plan {
         let bytes = |segments: &[Segment]| segments.iter().map(|segment| segment.bytes).sum::<u64>();
         let recorded = |segments: &[Segment]| segments.iter().map(Segment::recorded_ms).sum::<u64>();
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-        let done = bytes(&self.done) + bytes(&self.expired);
-        let recorded_done = recorded(&self.done) + recorded(&self.expired);
-        let settled = self.done.len() + self.expired.len() + self.refused.len();
+        let done = bytes(&self.done);
+        let recorded_done = recorded(&self.done);
+        let settled = self.done.len() + self.refused.len();
         Progress {
             segments_total: count(settled + self.fetch.len()),
             segments_done: count(settled),

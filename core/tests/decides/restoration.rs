@@ -44,7 +44,6 @@ fn only_what_is_missing_is_fetched_oldest_first() {
     let new = segment("cam-1/2026-01-01/c.mp4", 3);
     let old = segment("cam-1/2026-01-01/b.mp4", 2);
     let here = segment("cam-1/2026-01-01/a.mp4", 1);
-    let expired = segment("cam-1/2026-01-01/0.mp4", 0);
     let have = BTreeSet::from([
         (here.path.clone(), here.blake3.clone()),
         (old.path.clone(), "another hash".to_owned()),
@@ -53,18 +52,18 @@ fn only_what_is_missing_is_fetched_oldest_first() {
         new.clone(),
         here.clone(),
         old.clone(),
-        expired.clone(),
         old.clone(),
     ]);
-    let plan = plan(&manifest, &have, |segment| segment.start < Timestamp(1));
+    let plan = plan(&manifest, &have);
     assert_eq!(plan.fetch, [old, new]);
-    assert_eq!((plan.done, plan.expired), (vec![here], vec![expired]));
+    assert_eq!(plan.done, [here]);
 }
 
 #[test]
-fn expired_counts_as_delivered() {
-    let manifest = manifest(vec![segment("cam-1/a.mp4", 1), segment("cam-1/b.mp4", 2)]);
-    let plan = plan(&manifest, &BTreeSet::new(), |_| true);
+fn what_is_known_counts_as_delivered() {
+    let segments = vec![segment("cam-1/a.mp4", 1), segment("cam-1/b.mp4", 2)];
+    let known = segments.iter().map(|each| (each.path.clone(), each.blake3.clone()));
+    let plan = plan(&manifest(segments.clone()), &known.collect());
     assert!(plan.is_complete());
     assert_eq!(plan.progress().bytes_done, 200);
     assert_eq!(plan.progress().segments_done, 2);
@@ -78,7 +77,7 @@ fn g5_the_recorded_time_is_counted_and_a_clock_that_was_set_back_takes_none_away
     odd.end = Timestamp(0);
     let have = BTreeSet::from([(here.path.clone(), here.blake3.clone())]);
     let manifest = manifest(vec![here, segment("cam-1/c.mp4", 2), odd]);
-    let progress = plan(&manifest, &have, |_| false).progress();
+    let progress = plan(&manifest, &have).progress();
     assert_eq!(
         (progress.recorded_ms_done, progress.recorded_ms_total),
         (60_000, 120_000)
@@ -96,7 +95,7 @@ fn a_path_that_leads_elsewhere_is_refused() {
         "cam-1//a",
         "cam-1\\..\\a/b",
     ] {
-        let plan = plan(&manifest(vec![segment(path, 1)]), &BTreeSet::new(), |_| false);
+        let plan = plan(&manifest(vec![segment(path, 1)]), &BTreeSet::new());
         assert_eq!((plan.fetch.len(), plan.refused.len()), (0, 1), "{path}");
     }
 }

@@ -270,8 +270,7 @@ impl Restorer {
             return Ok(listed);
         }
         let known = self.archive.known(&restore.failover).await.map_err(words)?;
-        // Retention here leaves a note of what was handed over and has expired: that is known, too.
-        let mut plan = restoration::plan(&manifest, &known, |_| false);
+        let mut plan = restoration::plan(&manifest, &known);
         tally.begin(&mut plan);
         self.tell(tally, false, String::new());
         if !plan.is_complete() {

@@ -166,6 +166,11 @@ impl Watch {
         self.forgotten.extend(filming.difference(&known).cloned());
     }
 
+    /// Retention took it to make room.
+    pub(crate) fn made_room(&mut self, gone: &Recording) {
+        self.made.remove(&gone.number);
+    }
+
     /// What was erased and may be.
     pub(crate) fn erased(&mut self, gone: &[Recording]) {
         for recording in gone
@@ -420,13 +425,11 @@ impl World {
         let excused =
             |recording: &&Recording| self.watch.is_dropped(recording) || self.watch.is_forgotten(recording);
         for recording in gone.iter().filter(|recording| !excused(recording)) {
-            let arrived = self.nodes.values().filter(|other| other.id != *id).any(|other| {
-                other
-                    .disk
-                    .archive
-                    .get(&recording.number)
-                    .is_some_and(|copy| copy.synced == recording.frames)
-            });
+            let others = self.nodes.values().filter(|other| other.id != *id);
+            let arrived = others
+                .flat_map(|other| [&other.disk.archive, &other.disk.expired])
+                .filter_map(|files| files.get(&recording.number))
+                .any(|copy| copy.synced == recording.frames);
             if !arrived {
                 return broken(3, format!("{id} erases what arrived nowhere: {recording:?}"));
             }

@@ -84,6 +84,7 @@ impl World {
     }
 
     fn right_itself(&mut self, rng: &mut StdRng) {
+        let mut full = self.full_volumes();
         for node in self.nodes.values_mut() {
             for wrong in [
                 &mut node.off_broker,
@@ -99,6 +100,10 @@ impl World {
                 node.storage = Storage::default();
             }
         }
+        full.retain(|id| !self.nodes[id].disk_full);
+        for id in full {
+            self.make_room(&id);
+        }
         self.apart.retain(|_| !rng.gen_bool(0.05));
         let drifts = |node: &&Node| (node.rate - self.host_rate).abs() > 0.05;
         let drifting = self.nodes.values().filter(drifts).choose(rng);
@@ -106,6 +111,20 @@ impl World {
         if let Some(id) = drifting.filter(|_| rng.gen_bool(0.05)) {
             self.visit(Fault::ClockDrift, Some(&id));
         }
+    }
+
+    fn full_volumes(&self) -> Vec<ServerId> {
+        let full = self.nodes.values().filter(|node| node.disk_full);
+        full.map(|node| node.id.clone()).collect()
+    }
+
+    /// A volume is full no more because retention took a recording.
+    fn make_room(&mut self, id: &ServerId) {
+        let node = self.nodes.get_mut(id).expect("it is there");
+        let Some(gone) = node.make_room() else { return };
+        self.watch.made_room(&gone);
+        self.visit(Fault::MakesRoom, Some(id));
+        self.tell(|| format!("{id} is full: retention takes recording {}", gone.number));
     }
 
     fn throw_later(&mut self, fault: Fault, id: &ServerId, rng: &mut StdRng) {

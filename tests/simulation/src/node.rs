@@ -45,6 +45,8 @@ pub(crate) struct Disk {
     pub(crate) archive: BTreeMap<u64, Recording>,
     /// Damaged recordings that were to be erased: nobody else has them.
     pub(crate) aside: BTreeMap<u64, Recording>,
+    /// What was handed over to it, and its retention has taken since.
+    pub(crate) expired: BTreeMap<u64, Recording>,
     /// How often it began to film for anybody, and when last for each failover: the archive's index has it.
     pub(crate) beginnings: u64,
     pub(crate) begun: BTreeMap<FailoverId, u64>,
@@ -311,6 +313,25 @@ impl Node {
             .partition(|(_, recording)| recording.damaged && bug != Some(Bug::ErasedDamaged));
         self.disk.aside.extend(aside);
         Some(gone.into_values().collect())
+    }
+
+    /// Retention takes the oldest recording, first of those that nobody has still to fetch; of what somebody has, it
+    /// leaves a word that it can't be had any more. Answers what is gone.
+    pub(crate) fn make_room(&mut self) -> Option<Recording> {
+        let owed = |recording: &Recording| recording.recorded_by == self.id && recording.failover.is_some();
+        let closed = || self.disk.archive.values().filter(|recording| recording.closed);
+        let oldest = closed().find(|recording| !owed(recording));
+        let oldest = oldest.or_else(|| closed().next())?.clone();
+        if owed(&oldest) {
+            let lost = self.disk.archive.get_mut(&oldest.number).expect("it is there");
+            lost.damaged = true;
+            return Some(oldest);
+        }
+        self.disk.archive.remove(&oldest.number);
+        if oldest.failover.is_some() {
+            self.disk.expired.insert(oldest.number, oldest.clone());
+        }
+        Some(oldest)
     }
 
     /// Makes the recordings of a failover its own. Answers which.

@@ -36,7 +36,7 @@ impl World {
         let Some(manifest) = self.manifest(restore, id) else {
             return;
         };
-        let plan = restoration::plan(&manifest, &self.have(id), |_| false);
+        let plan = restoration::plan(&manifest, &self.known(id));
         let mut damaged = Vec::new();
         let mut left = plan.fetch.len();
         for segment in &plan.fetch {
@@ -63,7 +63,7 @@ impl World {
         }
         let fetched_all = left == 0 || self.bug == Some(Bug::ErasedUnverified);
         let old = self.nodes[id].old_version;
-        let mut progress = restoration::plan(&manifest, &self.have(id), |_| false).progress();
+        let mut progress = restoration::plan(&manifest, &self.known(id)).progress();
         progress.bytes_per_second = 0;
         let report = RestorationReport {
             server: id.clone(),
@@ -100,11 +100,11 @@ impl World {
         Some(manifest(source, &restore.failover))
     }
 
-    fn have(&self, id: &ServerId) -> BTreeSet<(String, String)> {
-        self.nodes[id]
-            .disk
-            .archive
-            .values()
+    /// What it has, or had before its retention took it.
+    fn known(&self, id: &ServerId) -> BTreeSet<(String, String)> {
+        let disk = &self.nodes[id].disk;
+        let known = disk.archive.values().chain(disk.expired.values());
+        known
             .map(|recording| {
                 let segment = segment(recording);
                 (segment.path, segment.blake3)

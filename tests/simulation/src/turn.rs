@@ -129,6 +129,7 @@ impl World {
                 if node.disk.erased.insert(erasure.clone()) {
                     let mut gone = std::mem::take(&mut node.disk.archive);
                     gone.append(&mut node.disk.aside);
+                    node.disk.expired.clear();
                     self.outcome.erased += gone.len();
                     self.check_erase_all(id, &erasure, gone.into_values())?;
                 }

@@ -17,8 +17,9 @@ macro_rules! faults {
             pub const ALL: &'static [Fault] = &[$(Fault::$name),+];
 
             /// Whether there is anything for it to strike in a phase: files are fetched only while restoring, and
-            /// while a failover server is still sought none has made any. What people ask for strikes only where it
-            /// is not refused: what is failed over can't be started or drained before it is handed back.
+            /// while a failover server is still sought none has made any, and there is nobody to be cut off from. What
+            /// people ask for strikes only where it is not refused: what is failed over can't be started or drained
+            /// before it is handed back.
             #[must_use]
             pub fn belongs_to(self, phase: Phase) -> bool {
                 match self {
@@ -26,7 +27,7 @@ macro_rules! faults {
                     Self::Start => phase.hands_back() || phase.is_final(),
                     Self::Drain => phase.is_final(),
                     Self::Replace => matches!(phase, Phase::Selecting | Phase::TakingOver | Phase::Serving),
-                    Self::DamagedFile | Self::Offer | Self::Mode => phase != Phase::Selecting,
+                    Self::DamagedFile | Self::Offer | Self::Mode | Self::Apart => phase != Phase::Selecting,
                     _ => true,
                 }
             }
@@ -111,6 +112,8 @@ faults! {
     DiskFault = "disk fault",
     /// A volume has no room left.
     DiskFull = "disk full",
+    /// Retention makes room on a full volume, and takes the oldest recording.
+    MakesRoom = "retention makes room",
     /// An assignment on disk can't be read.
     DamagedAssignment = "corrupted assignment",
     /// Settings on disk can't be read.
