@@ -39,6 +39,10 @@ pub struct Trigger {
     undamaged_since: Option<Monotonic>,
     normal_since: Option<Monotonic>,
     roomy_since: Option<Monotonic>,
+    /// When the server last said that each is well.
+    ran_at: Option<Monotonic>,
+    normal_at: Option<Monotonic>,
+    roomy_at: Option<Monotonic>,
     faults: Faults,
     spells: Spells,
     /// What was before counts for nothing: its maintenance ended then.
@@ -56,8 +60,9 @@ struct Seen {
 pub struct Cause {
     /// The reason, with its evidence.
     pub reason: FailoverReason,
-    /// For how long nothing had been heard of the server.
-    pub silent: Duration,
+    /// For how long it has held: since the last sign of the server, or since its recording service or its volume was
+    /// last seen to be well.
+    pub lasts: Duration,
 }
 
 impl Trigger {
@@ -84,6 +89,9 @@ impl Trigger {
         hold(&mut self.undamaged_since, storage != StorageState::Damaged, now);
         hold(&mut self.normal_since, storage == StorageState::Normal, now);
         hold(&mut self.roomy_since, !observation.storage.full, now);
+        note(&mut self.ran_at, heard && package == PackageState::Running, now);
+        note(&mut self.normal_at, heard && storage == StorageState::Normal, now);
+        note(&mut self.roomy_at, heard && !observation.storage.full, now);
         self.last = Some(Seen { observation, at: now });
     }
 
@@ -180,10 +188,12 @@ impl Trigger {
             true => " since its maintenance ended",
             false => "",
         };
-        let (kind, summary) =
+        let since = |well: Option<Monotonic>| well.map_or(Duration::ZERO, |at| now.monotonic.since(at));
+        let (kind, lasts, summary) =
             if policy.on_disconnection && self.ever_heard && silent >= policy.disconnection() {
                 (
                     ReasonKind::Disconnection,
+                    silent,
                     format!(
                         "not heard for {:.1} s{from}; it {}",
                         silent.as_secs_f64(),
@@ -191,15 +201,27 @@ impl Trigger {
                     ),
                 )
             } else if policy.on_storage && is_ill(&seen.observation.storage, policy) {
-                (ReasonKind::Storage, storage_words(&seen.observation))
+                let well = match seen.observation.storage.state {
+                    StorageState::Normal => self.roomy_at,
+                    StorageState::Degraded | StorageState::Damaged => self.normal_at,
+                };
+                (ReasonKind::Storage, since(well), storage_words(&seen.observation))
             } else if policy.on_package && self.is_abnormal_for_long(now.monotonic) {
-                (ReasonKind::Package, package_summary(&seen.observation))
+                (
+                    ReasonKind::Package,
+                    since(self.ran_at),
+                    package_summary(&seen.observation),
+                )
             } else if policy.on_package
                 && let Some(times) = self.is_abnormal_too_often(now.monotonic)
             {
                 let often = format!("{times} times within a minute");
                 let summary = package_summary(&seen.observation);
-                (ReasonKind::Package, format!("{summary}, {often}"))
+                (
+                    ReasonKind::Package,
+                    since(self.ran_at),
+                    format!("{summary}, {often}"),
+                )
             } else {
                 return None;
             };
@@ -209,7 +231,7 @@ impl Trigger {
                 kind,
                 summary,
             },
-            silent,
+            lasts: self.counted(lasts, now.monotonic),
         })
     }
 
@@ -288,6 +310,13 @@ fn hold(since: &mut Option<Monotonic>, holds: bool, now: Monotonic) {
         since.get_or_insert(now);
     } else {
         *since = None;
+    }
+}
+
+/// Keeps the time at which `holds` held last.
+fn note(at: &mut Option<Monotonic>, holds: bool, now: Monotonic) {
+    if holds {
+        *at = Some(now);
     }
 }
 

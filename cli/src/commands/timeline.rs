@@ -1,7 +1,7 @@
 //! What happened in a failover, and how long each part of it took: for somebody who was woken up.
 
 use understudy_core::{
-    contract::api::{FailoverView, Phase, Step},
+    contract::api::{FailoverView, Phase, ReasonKind, Step},
     ids::CameraId,
     time::Timestamp,
     words::length,
@@ -74,7 +74,8 @@ pub(crate) fn trace(view: &FailoverView) -> Option<String> {
     })
 }
 
-/// Everything that happened, in its order: when, how long after the last sign of the server (or the request), and what.
+/// Everything that happened, in its order: when, how long after the last sign of the server that it was well (or the
+/// request), and what.
 pub(crate) fn lines(view: &FailoverView) -> Vec<String> {
     let start = began(view);
     let mut now = None;
@@ -102,7 +103,11 @@ fn entries(view: &FailoverView) -> Vec<Entry> {
     };
     let mut entries = Vec::new();
     if view.detection_ms > 0 {
-        entries.push(plain(began(view), format!("last sign of {}", view.server)));
+        let last = match view.reason.kind {
+            ReasonKind::Storage | ReasonKind::Package => format!("{} was well until then", view.server),
+            ReasonKind::Disconnection | ReasonKind::Manual => format!("last sign of {}", view.server),
+        };
+        entries.push(plain(began(view), last));
     }
     let seen = view.reason.evidence.iter();
     entries.extend(seen.map(|one| plain(one.at, format!("{}: {}", one.observer, one.seen))));
@@ -136,7 +141,7 @@ fn ends(view: &FailoverView) -> Option<(First<'_>, First<'_>)> {
     Some((first, last))
 }
 
-/// The last sign of the server, or the request.
+/// The last sign of the server that it was well, or the request.
 fn began(view: &FailoverView) -> Timestamp {
     let before = i64::try_from(view.detection_ms).unwrap_or(0);
     Timestamp(view.started_at.as_millis().saturating_sub(before))

@@ -431,7 +431,7 @@ pub struct FailoverView {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// From the last sign of the server to the decision, in milliseconds; 0 by hand.
+    /// From the last sign of the server, or the last one without the fault, to the decision, in milliseconds; 0 by hand.
     pub detection_ms: u64,
     /// From the decision to `serving`, in milliseconds.
     pub takeover_ms: Option<u64>,

@@ -384,7 +384,7 @@ impl Failover {
     }
 
     pub(super) fn renew_reason(&mut self, cause: Cause, now: Moment) {
-        self.detection_ms = u64::try_from(cause.silent.as_millis()).unwrap_or(u64::MAX);
+        self.detection_ms = u64::try_from(cause.lasts.as_millis()).unwrap_or(u64::MAX);
         self.reason = cause.reason;
         self.reason_cleared = false;
         self.note(self.phase, format!("failed again: {}", self.reason.summary), now);

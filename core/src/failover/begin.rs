@@ -53,7 +53,7 @@ impl Failover {
     /// Decides on a failover; a failover server is sought next.
     #[must_use]
     pub fn begin(beginning: Beginning, now: Moment) -> Self {
-        let Cause { reason, silent } = beginning.cause;
+        let Cause { reason, lasts } = beginning.cause;
         let mut failover = Self {
             id: beginning.id,
             server: beginning.server,
@@ -84,7 +84,7 @@ impl Failover {
             steps: Vec::new(),
             started_at: now.wall,
             ended_at: None,
-            detection_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+            detection_ms: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
             takeover_ms: None,
             first_frames: Default::default(),
             moves: Vec::new(),
@@ -148,8 +148,16 @@ impl Failover {
             server: self.server.clone(),
             stand_in: server,
             reason: self.reason.clone(),
-            silent_ms: self.detection_ms,
+            silent_ms: self.silent_ms(),
             disabled,
+        }
+    }
+
+    /// For how long nothing had been heard of the server, in milliseconds.
+    fn silent_ms(&self) -> u64 {
+        match self.reason.kind {
+            ReasonKind::Disconnection => self.detection_ms,
+            ReasonKind::Manual | ReasonKind::Storage | ReasonKind::Package => 0,
         }
     }
 

@@ -108,7 +108,7 @@ pub struct Failover {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// From the last sign of the server to the decision; 0 by hand.
+    /// From the last sign of the server, or the last one without the fault, to the decision; 0 by hand.
     pub detection_ms: u64,
     /// From the decision to `serving`.
     pub takeover_ms: Option<u64>,

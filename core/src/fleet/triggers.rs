@@ -252,7 +252,7 @@ impl Fleet {
                 }],
                 summary,
             },
-            silent: Duration::ZERO,
+            lasts: Duration::ZERO,
         }
     }
 

@@ -48,12 +48,7 @@ fn only_what_is_missing_is_fetched_oldest_first() {
         (here.path.clone(), here.blake3.clone()),
         (old.path.clone(), "another hash".to_owned()),
     ]);
-    let manifest = manifest(vec![
-        new.clone(),
-        here.clone(),
-        old.clone(),
-        old.clone(),
-    ]);
+    let manifest = manifest(vec![new.clone(), here.clone(), old.clone(), old.clone()]);
     let plan = plan(&manifest, &have);
     assert_eq!(plan.fetch, [old, new]);
     assert_eq!(plan.done, [here]);
@@ -62,7 +57,9 @@ fn only_what_is_missing_is_fetched_oldest_first() {
 #[test]
 fn what_is_known_counts_as_delivered() {
     let segments = vec![segment("cam-1/a.mp4", 1), segment("cam-1/b.mp4", 2)];
-    let known = segments.iter().map(|each| (each.path.clone(), each.blake3.clone()));
+    let known = segments
+        .iter()
+        .map(|each| (each.path.clone(), each.blake3.clone()));
     let plan = plan(&manifest(segments.clone()), &known.collect());
     assert!(plan.is_complete());
     assert_eq!(plan.progress().bytes_done, 200);

@@ -65,7 +65,7 @@ fn c2_silence_goes_on_while_the_monitor_is_not_speaking() {
     );
     assert!(trigger.cause(&policy(), at(399)).is_none());
     let cause = trigger.cause(&policy(), at(400)).expect("600 + 400 ms");
-    assert_eq!(cause.silent, Duration::from_secs(1));
+    assert_eq!(cause.lasts, Duration::from_secs(1));
     assert!(
         trigger.cause(&policy(), at(3000)).is_none(),
         "the monitor itself is silent"
@@ -93,6 +93,42 @@ fn c4_a_restart_of_the_recording_service_is_no_reason() {
         "{}",
         cause.reason.summary
     );
+}
+
+#[test]
+fn f5_a_fault_lasts_since_the_server_was_last_seen_without_it() {
+    let policy = || Policy {
+        full_is_damage: true,
+        ..policy()
+    };
+    let lasts = |after: Observation, now: Moment| {
+        let mut trigger = Trigger::new(true);
+        trigger.observe(well(), at(1000).monotonic);
+        trigger.observe(after.clone(), at(1400).monotonic);
+        trigger.observe(after, now.monotonic);
+        trigger.cause(&policy(), now).expect("it is a reason").lasts
+    };
+    let crashed = seen(0, PackageState::Crashed, StorageState::Normal);
+    assert_eq!(lasts(crashed, at(2500)), Duration::from_millis(1500));
+    let damaged = seen(0, PackageState::Running, StorageState::Damaged);
+    assert_eq!(lasts(damaged, at(1500)), Duration::from_millis(500));
+    let mut full = well();
+    full.storage.full = true;
+    assert_eq!(lasts(full, at(1700)), Duration::from_millis(700));
+
+    // Of one that was not heard meanwhile, the last word said nothing of then.
+    let mut trigger = Trigger::new(true);
+    trigger.observe(well(), at(1000).monotonic);
+    trigger.observe(
+        seen(300, PackageState::Running, StorageState::Normal),
+        at(1300).monotonic,
+    );
+    trigger.observe(
+        seen(0, PackageState::Running, StorageState::Damaged),
+        at(1500).monotonic,
+    );
+    let cause = trigger.cause(&policy(), at(1500)).expect("it is a reason");
+    assert_eq!(cause.lasts, Duration::from_millis(500));
 }
 
 #[test]

@@ -116,12 +116,12 @@ impl Metrics {
             )?,
             detection: histogram(
                 "understudy_failover_detection_seconds",
-                "From the last sign of a server to the decision",
+                "From the last sign of a server, or the last one without the fault, to the decision",
                 &["domain"],
             )?,
             downtime: histogram(
                 "understudy_failover_downtime_seconds",
-                "From the last sign of a server until its last camera films again",
+                "From the last sign of a server, or the last one without the fault, until its last camera films again",
                 &["domain", "mode"],
             )?,
             failback_bytes: counter(
@@ -287,17 +287,7 @@ impl Metrics {
     /// Counts what the fleet tells.
     pub(crate) fn count(&self, event: &Event, fleet: &Fleet) {
         match event {
-            Event::FailoverStarted {
-                failover,
-                server,
-                silent_ms,
-                ..
-            } if kind(fleet, failover).is_some_and(|kind| kind != ReasonKind::Manual) => {
-                let seconds = *silent_ms as f64 / 1000.0;
-                self.detection
-                    .with_label_values(&[domain(fleet, server)])
-                    .observe(seconds);
-            }
+            Event::FailoverStarted { failover, server, .. } => self.detection(fleet, failover, server),
             Event::FailoverServing { failover, server, .. } => self.downtime(fleet, failover, server),
             Event::FailoverCompleted { failover, server, .. } => {
                 self.ended(fleet, failover, server, "completed")
@@ -306,6 +296,15 @@ impl Metrics {
                 self.ended(fleet, failover, server, "aborted");
             }
             _ => {}
+        }
+    }
+
+    fn detection(&self, fleet: &Fleet, id: &FailoverId, server: &ServerId) {
+        let begun = fleet.failovers().find(|failover| failover.id == *id);
+        if let Some(failover) = begun.filter(|failover| failover.reason.kind != ReasonKind::Manual) {
+            let seconds = failover.detection_ms as f64 / 1000.0;
+            let detection = self.detection.with_label_values(&[domain(fleet, server)]);
+            detection.observe(seconds);
         }
     }
 

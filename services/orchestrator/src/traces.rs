@@ -324,7 +324,7 @@ fn role(role: &Role) -> &'static str {
     }
 }
 
-/// The last sign of the server, or the request of a person.
+/// The last sign of the server that it was well, or the request of a person.
 fn begun(failover: &Failover) -> Timestamp {
     let before = i64::try_from(failover.detection_ms).unwrap_or(0);
     Timestamp(failover.started_at.as_millis().saturating_sub(before))
@@ -383,7 +383,7 @@ mod tests {
             server: "recorder-1".parse().expect("an id"),
             cause: Cause {
                 reason,
-                silent: Duration::from_millis(400),
+                lasts: Duration::from_millis(400),
             },
             by: None,
             wanted: None,
