@@ -1,11 +1,12 @@
 //! Identifiers. Each kind is a type of its own, so that one can't stand where another belongs.
 //!
 //! An id is chosen by people or made by a service, never here. It appears in routing keys, folder names and
-//! URLs, so only lower-case letters, digits and inner hyphens are allowed, 64 characters at most.
+//! URLs, so only lower-case letters, digits and inner hyphens are allowed, 64 characters at most. Ids are copied all
+//! the time, so that copies share their text.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The most characters an id may have.
 pub const MAX_LENGTH: usize = 64;
@@ -37,14 +38,13 @@ fn check(text: &str) -> Result<(), InvalidId> {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[cfg_attr(feature = "schema", schemars(extend(
+        #[cfg_attr(feature = "schema", schemars(transparent, extend(
             "pattern" = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
             "maxLength" = MAX_LENGTH
         )))]
-        #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes `text` as an id.
@@ -54,7 +54,7 @@ macro_rules! id {
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
                 let text = text.into();
                 check(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             /// The id as text.
@@ -75,6 +75,12 @@ macro_rules! id {
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 Self::new(text)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 
