@@ -43,7 +43,7 @@ securityContext:
   args: [{{ .service }}, --config, /etc/understudy/understudy.toml, --listen, "0.0.0.0:{{ .health }}"]
   env:
     - { name: UNDERSTUDY_RUNTIME__LOG, value: json }
-    - { name: UNDERSTUDY_BROKER__URL_FILE, value: /run/secrets/understudy/broker.url }
+    - { name: UNDERSTUDY_BROKER__URL_FILE, value: /run/secrets/broker.url }
     {{- with .env }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -68,17 +68,51 @@ securityContext:
     capabilities: { drop: [ALL] }
   volumeMounts:
     - { name: config, mountPath: /etc/understudy, readOnly: true }
+    {{- if not .keyless }}
     - { name: secrets, mountPath: /run/secrets/understudy, readOnly: true }
+    {{- end }}
+    # Of the addresses that the pod's volume has, its own.
+    {{- if .root.Values.broker.shared }}
+    - { name: broker, mountPath: /run/secrets/broker.url, subPath: broker.url, readOnly: true }
+    {{- else if .server }}
+    - { name: broker, mountPath: /run/secrets/broker.url, subPathExpr: "{{ .service }}.{{ .root.Values.domain }}.$(UNDERSTUDY_SERVER__ID).url", readOnly: true }
+    {{- else }}
+    - { name: broker, mountPath: /run/secrets/broker.url, subPath: {{ .service }}.url, readOnly: true }
+    {{- end }}
     - { name: tmp, mountPath: /tmp }
     {{- if .data }}
     - { name: data, mountPath: /var/lib/understudy }
     {{- end }}
 {{- end -}}
 
-{{/* Call with (dict "root" . "keys" (list …)): a process sees the secrets that it needs, and no others. */}}
+{{/*
+A process sees the secrets that it needs, and no others. Call with (dict "root" . "keys" (list …) "services" (list …)):
+keys of the Secret, and the services of the host that the pod has; "servers" true for a server's pod in their place.
+No key, no volume: a list without items would be all of them.
+*/}}
 {{- define "understudy.volumes" -}}
 - name: config
   configMap: { name: {{ include "understudy.name" .root }} }
+- name: broker
+  secret:
+    {{- if .root.Values.broker.shared }}
+    secretName: {{ .root.Values.secretName }}
+    defaultMode: 0440
+    items:
+      - { key: broker.url, path: broker.url }
+    {{- else if .servers }}
+    # Whole, so that another server changes nothing of the others' pods; each container sees its own.
+    secretName: {{ .root.Values.broker.serversSecretName }}
+    defaultMode: 0440
+    {{- else }}
+    secretName: {{ .root.Values.broker.secretName }}
+    defaultMode: 0440
+    items:
+      {{- range .services }}
+      - { key: {{ . }}.url, path: {{ . }}.url }
+      {{- end }}
+    {{- end }}
+{{- if .keys }}
 - name: secrets
   secret:
     secretName: {{ .root.Values.secretName }}
@@ -87,6 +121,7 @@ securityContext:
       {{- range .keys }}
       - { key: {{ . }}, path: {{ . }} }
       {{- end }}
+{{- end }}
 - name: tmp
   emptyDir: { sizeLimit: 64Mi }
 {{- end -}}

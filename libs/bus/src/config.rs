@@ -1,6 +1,9 @@
 //! Where the broker is.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use lapin::uri::AMQPUri;
 use serde::{Deserialize, Serialize};
@@ -56,6 +59,27 @@ pub enum BusError {
     /// The URL makes no sense. It is not repeated, since it holds a password.
     #[error("broker.url is no AMQP URL ({0}); expected amqp://user:password@host:port/vhost")]
     Url(String),
+    /// What is in the URL's file makes no sense.
+    #[error(
+        "broker.url_file: {} holds no AMQP URL ({reason}); expected amqp://user:password@host:port/vhost{}",
+        path.display(),
+        source_of(path)
+    )]
+    UrlInFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where what systemd hands to a service comes from: nobody can put anything into its own copy.
+fn source_of(path: &Path) -> &'static str {
+    if path.starts_with("/run/credentials") {
+        ", in the file that LoadCredential= of the unit names: /etc/understudy/broker/SERVICE.url"
+    } else {
+        ""
+    }
 }
 
 /// A broker's address that can be connected to, and shown.
@@ -75,7 +99,14 @@ impl Address {
                 source,
             })?,
         };
-        let mut uri: AMQPUri = url.trim().parse().map_err(BusError::Url)?;
+        let parsed: Result<AMQPUri, String> = url.trim().parse();
+        let mut uri = parsed.map_err(|reason| match &config.url_file {
+            None => BusError::Url(reason),
+            Some(path) => BusError::UrlInFile {
+                path: path.clone(),
+                reason,
+            },
+        })?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.connection_timeout.get_or_insert(CONNECT_MILLIS);
         let authority = &uri.authority;
@@ -122,10 +153,18 @@ mod tests {
         let file = folder.path().join("url");
         std::fs::write(&file, "amqp://anna:hunter2@broker\n").unwrap();
         let config = BrokerConfig {
-            url_file: Some(file),
+            url_file: Some(file.clone()),
             ..BrokerConfig::default()
         };
         assert_eq!(Address::from(&config).unwrap().uri.authority.host, "broker");
+        std::fs::write(&file, "http://anna:hunter2@broker\n").unwrap();
+        let error = Address::from(&config).err().unwrap().to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+        assert!(
+            error.contains("amqp://user:password@host") && !error.contains("hunter2"),
+            "{error}"
+        );
+        assert!(!error.contains("LoadCredential"), "{error}");
         let config = BrokerConfig {
             url_file: Some("/no/such".into()),
             ..BrokerConfig::default()
@@ -137,5 +176,15 @@ mod tests {
                 .to_string()
                 .contains("/no/such")
         );
+    }
+
+    #[test]
+    fn who_is_started_by_systemd_is_told_where_the_url_belongs() {
+        let unset = BusError::UrlInFile {
+            path: "/run/credentials/understudy-console.service/broker.url".into(),
+            reason: "unset".to_owned(),
+        };
+        let error = unset.to_string();
+        assert!(error.contains("/etc/understudy/broker/"), "{error}");
     }
 }

@@ -1,7 +1,6 @@
 //! The accounts of `infra/rabbitmq/accounts` on a broker of a test's own.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,7 +12,6 @@ use understudy_bus::private_broker::PrivateBroker;
 #[derive(Debug)]
 pub struct Accounts {
     passwords: PathBuf,
-    broker: SocketAddr,
 }
 
 impl Accounts {
@@ -27,8 +25,9 @@ impl Accounts {
             .nth(2)
             .expect("docs/events")
             .to_owned();
-        let passwords = folder.join("passwords");
+        let passwords = Self::passwords(folder);
         let output = Command::new(project.join("infra/rabbitmq/accounts"))
+            .args(["--at", &format!("amqp://{}", broker.address())])
             .arg(&passwords)
             .args(names)
             .output()
@@ -40,19 +39,27 @@ impl Accounts {
         broker
             .control(&["import_definitions", &definitions.display().to_string()])
             .await?;
-        Ok(Self {
-            passwords,
-            broker: broker.address(),
-        })
+        Ok(Self { passwords })
     }
 
-    /// The address of the broker for one of them.
+    /// Where passwords lie that are there before: one of them is not made anew.
+    #[must_use]
+    pub fn passwords(folder: &Path) -> PathBuf {
+        folder.join("passwords")
+    }
+
+    /// The address of the broker for one of them, as the script wrote it.
     ///
     /// # Errors
-    /// If it has no password.
+    /// If there is none.
     pub fn url(&self, name: &str) -> anyhow::Result<String> {
-        let file = self.passwords.join(name);
-        let password = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        Ok(format!("amqp://{name}:{}@{}/%2f", password.trim(), self.broker))
+        let kind = match name.split_once('.') {
+            None => "host",
+            Some(("events", _)) => "others",
+            Some(_) => "servers",
+        };
+        let file = self.passwords.join(format!("addresses/{kind}/{name}.url"));
+        let url = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        Ok(url.trim().to_owned())
     }
 }

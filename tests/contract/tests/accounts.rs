@@ -195,6 +195,10 @@ async fn an_account_for_events_reads_them_and_does_nothing_else() {
     let broker = PrivateBroker::start().await.expect("RabbitMQ starts");
     let folder = tempfile::tempdir().expect("a folder");
     let names = ["orchestrator", "events.wall", "events.other"];
+    // A password that somebody chose has to survive in an address.
+    let passwords = Accounts::passwords(folder.path());
+    std::fs::create_dir(&passwords).expect("a folder");
+    std::fs::write(passwords.join("events.other"), "p@ss/w:r d%ü\n").expect("a password");
     let accounts = Accounts::make(&broker, folder.path(), &names)
         .await
         .expect("accounts");
@@ -245,7 +249,8 @@ async fn an_account_for_events_reads_them_and_does_nothing_else() {
         channel.basic_get(queue.as_str().into(), options).await.map(drop)
     })
     .await;
-    let wrong = accounts.url("events.wall").expect("a URL").replacen(":", ":x", 2);
+    let right = accounts.url("events.wall").expect("a URL");
+    let wrong = right.replace("events.wall:", "events.wall:x");
     assert!(
         Connection::connect(&wrong, ConnectionProperties::default())
             .await

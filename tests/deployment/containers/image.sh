@@ -47,7 +47,7 @@ echo short >"$run/short" && chmod 444 "$run/short"
         --volume "$run/short:/run/secrets/fleet.key:ro" "$image" orchestrator $with
     refuses "without the API's token" '\[console\] token: .*console.token: .*; put the secret there' $settings $broker "$image" console $with
     refuses "with a short token" '\[console\] token' $settings $broker --volume "$run/short:/run/secrets/console.token:ro" "$image" console $with
-    refuses "with a broker's address that is none" 'broker.url is no AMQP URL.*amqp://user' $settings $token --volume "$run/short:/run/secrets/broker.url:ro" "$image" monitor $with
+    refuses "with a broker's address that is none" 'broker.url_file: /run/secrets/broker.url holds no AMQP URL.*amqp://user' $settings $token --volume "$run/short:/run/secrets/broker.url:ro" "$image" monitor $with
     refuses "without the fleet's token" 'fleet.token: .*fleet.token: .*; put the secret there' $settings $broker "$image" monitor $with
     refuses "with a short fleet's token" 'fleet.token: .*openssl rand' $server $broker $key --volume "$run/short:/run/secrets/fleet.token:ro" "$image" sync $with
     mkdir -p "$work/roots" && chmod 755 "$work/roots"

@@ -1,14 +1,25 @@
 //! The Helm chart: real `helm`, and Kubernetes' own schemas, strictly. No cluster is at hand: that pods start is
 //! not shown here.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use serde_json::Value;
 use understudy_deployment::{project, run, tool};
 use understudy_runtime::testing::left_out;
 
 /// The Kubernetes versions that the chart is for: the oldest and the newest whose schemas are at hand.
 const VERSIONS: [&str; 2] = ["1.27", "1.35"];
+
+/// The least that works: the Secret, and those of the broker's addresses.
+const LEAST: [&str; 3] = [
+    "secretName=understudy",
+    "broker.secretName=brokers",
+    "broker.serversSecretName=servers",
+];
+
+/// One account of the broker for all.
+const SHARED: [&str; 2] = ["secretName=understudy", "broker.shared=true"];
 
 /// Whether a tool that no package of Debian brings could be had.
 fn here(name: &str) -> bool {
@@ -25,10 +36,9 @@ fn chart() -> PathBuf {
 
 /// Sets of values: the least that works, and everything that can be switched.
 fn sets() -> Vec<Vec<&'static str>> {
-    vec![
-        vec!["secretName=understudy"],
+    let more = [
+        vec![],
         vec![
-            "secretName=understudy",
             "serviceMonitor.enabled=true",
             "serviceMonitor.labels.release=prometheus",
             "networkPolicy.metricsFrom[0].matchLabels.name=monitoring",
@@ -60,12 +70,13 @@ fn sets() -> Vec<Vec<&'static str>> {
             "host.resources.limits.cpu=2",
         ],
         vec![
-            "secretName=understudy",
             "networkPolicy.enabled=false",
             "hostNetwork=true",
             "license.licensing=off",
         ],
-    ]
+    ];
+    let least = more.into_iter().map(|more| [LEAST.to_vec(), more].concat());
+    least.chain([SHARED.to_vec()]).collect()
 }
 
 fn helm(command: &[&str], values: &[&str]) -> anyhow::Result<String> {
@@ -153,7 +164,7 @@ fn a1_the_schemas_are_strict_enough_to_find_a_slip() -> anyhow::Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let text = rendered(&["secretName=understudy"])?;
+    let text = rendered(&LEAST)?;
     let file = folder.path().join("rendered.yaml");
     fs::write(
         &file,
@@ -174,6 +185,17 @@ fn a1_values_that_can_not_work_are_refused_by_name() -> anyhow::Result<()> {
     }
     for (value, named) in [
         ("secretName=", "/secretName"),
+        ("broker.secretName=", "/broker/secretName"),
+        ("broker.serversSecretName=", "/broker/serversSecretName"),
+        ("broker.serversSecretName=Servers", "/broker/serversSecretName"),
+        // Servers would see the host's addresses, or the fleet's key and the API's token.
+        ("broker.serversSecretName=brokers", "broker.serversSecretName"),
+        ("broker.serversSecretName=understudy", "broker.serversSecretName"),
+        ("broker.shared=true", "/broker/secretName"),
+        ("broker.shared=yes", "/broker/shared"),
+        ("broker.url=amqp://rabbitmq", "/broker"),
+        ("notifier.secrets[0]=console.token", "/notifier/secrets/0"),
+        ("notifier.secrets[0]=broker.url", "/notifier/secrets/0"),
         ("database.kind=postgresql", "/database/kind"),
         ("recorders.replicas=-1", "/recorders/replicas"),
         ("standbys.maxCameras=0", "/standbys/maxCameras"),
@@ -215,7 +237,7 @@ fn a1_values_that_can_not_work_are_refused_by_name() -> anyhow::Result<()> {
         ),
         ("serviceMonitor.interval=0s", "/serviceMonitor/interval"),
     ] {
-        let Err(refused) = rendered(&["secretName=understudy", value]) else {
+        let Err(refused) = rendered(&[&LEAST[..], &[value]].concat()) else {
             anyhow::bail!("{value} was taken");
         };
         ensure!(refused.to_string().contains(named), "{value}: {refused}");
@@ -228,7 +250,7 @@ fn a1_containers_have_no_rights_that_they_don_t_need() -> anyhow::Result<()> {
     if !here("helm") || !here("kubernetes-validate") {
         return Ok(());
     }
-    let text = rendered(&["secretName=understudy"])?;
+    let text = rendered(&LEAST)?;
     let workloads: Vec<&str> = things(&text)
         .into_iter()
         .filter(|thing| thing.contains("\nkind: Deployment") || thing.contains("\nkind: StatefulSet"))
@@ -268,5 +290,236 @@ fn a1_containers_have_no_rights_that_they_don_t_need() -> anyhow::Result<()> {
         containers += here;
     }
     assert_eq!(containers, 11);
+    Ok(())
+}
+
+/// Deployments and stateful sets: each with its containers.
+fn workloads(text: &str) -> anyhow::Result<Vec<Value>> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("rendered.yaml");
+    fs::write(&file, text)?;
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let said = run("python/bin/python", ["-c", script, &file.display().to_string()])?;
+    let things: Vec<Value> = serde_json::from_str(&said)?;
+    let kinds = ["Deployment", "StatefulSet"];
+    Ok(things
+        .into_iter()
+        .filter(|thing| kinds.contains(&thing["kind"].as_str().unwrap_or_default()))
+        .collect())
+}
+
+fn list<'a>(of: &'a Value, key: &str) -> &'a [Value] {
+    of[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text<'a>(of: &'a Value, key: &str) -> &'a str {
+    of[key].as_str().unwrap_or_default()
+}
+
+/// What one container finds in a file: which key of which Secret, and where.
+#[derive(Debug)]
+struct Seen {
+    secret: String,
+    key: String,
+    at: String,
+}
+
+/// Every key of a Secret that a container of a workload's pod sees.
+fn seen(workload: &Value, container: &Value, pod_name: &str) -> anyhow::Result<Vec<Seen>> {
+    let pod = &workload["spec"]["template"]["spec"];
+    let claims = list(&workload["spec"], "volumeClaimTemplates");
+    for variable in list(container, "env") {
+        ensure!(variable["valueFrom"]["secretKeyRef"].is_null(), "{variable}");
+    }
+    ensure!(container["envFrom"].is_null(), "{container}");
+    let mut found = Vec::new();
+    for mount in list(container, "volumeMounts") {
+        let volume = list(pod, "volumes")
+            .iter()
+            .find(|volume| volume["name"] == mount["name"]);
+        let Some(volume) = volume else {
+            let claimed = |claim: &Value| claim["metadata"]["name"] == mount["name"];
+            ensure!(claims.iter().any(claimed), "{mount} is of no volume");
+            continue;
+        };
+        ensure!(
+            volume["projected"].is_null() && volume["csi"].is_null(),
+            "{volume}"
+        );
+        if volume["secret"].is_null() {
+            continue;
+        }
+        let mut see = |key: &str, at: String| {
+            found.push(Seen {
+                secret: text(&volume["secret"], "secretName").to_owned(),
+                key: key.to_owned(),
+                at,
+            });
+        };
+        let at = text(mount, "mountPath");
+        let one = match (text(mount, "subPath"), text(mount, "subPathExpr")) {
+            ("", expression) => expression.replace("$(UNDERSTUDY_SERVER__ID)", pod_name),
+            (path, _) => path.to_owned(),
+        };
+        let items = list(&volume["secret"], "items");
+        for item in items {
+            ensure!(item["key"] == item["path"], "{item} has another name");
+        }
+        if one.is_empty() {
+            ensure!(!items.is_empty(), "all of a Secret is seen at {at}");
+            for item in items {
+                see(text(item, "key"), format!("{at}/{}", text(item, "path")));
+            }
+        } else {
+            ensure!(
+                items.is_empty() || items.iter().any(|item| item["key"] == one.as_str()),
+                "{one} is not there"
+            );
+            see(&one, at.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// Each address of the broker that is seen by a container of a release of these values, as (Secret, key, service),
+/// after it was held to: one for each container, where it looks for it.
+fn addresses(values: &[&str]) -> anyhow::Result<Vec<(String, String, String)>> {
+    let mut found = Vec::new();
+    for workload in workloads(&rendered(values)?)? {
+        let pod = &workload["spec"]["template"]["spec"];
+        ensure!(pod["initContainers"].is_null(), "who sees what there?");
+        let name = text(&workload["metadata"], "name");
+        let pods = match text(&workload, "kind") {
+            "StatefulSet" => workload["spec"]["replicas"].as_u64().context("replicas")?,
+            _ => 1,
+        };
+        for number in 0..pods {
+            for container in list(pod, "containers") {
+                let service = text(container, "name");
+                let all = seen(&workload, container, &format!("{name}-{number}"))?;
+                let brokers = all
+                    .into_iter()
+                    .filter(|seen| seen.secret != "understudy" || seen.key == "broker.url")
+                    .collect::<Vec<_>>();
+                let [broker] = &brokers[..] else {
+                    anyhow::bail!("{service} sees {brokers:?}");
+                };
+                let setting = list(container, "env")
+                    .iter()
+                    .find(|variable| variable["name"] == "UNDERSTUDY_BROKER__URL_FILE");
+                let setting = setting.map(|setting| text(setting, "value"));
+                ensure!(
+                    setting == Some(broker.at.as_str()),
+                    "{service} looks in {setting:?}: {broker:?}"
+                );
+                found.push((broker.secret.clone(), broker.key.clone(), service.to_owned()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn a1_each_process_sees_its_own_address_of_the_broker_and_no_other() -> anyhow::Result<()> {
+    if !here("helm") || !here("python/bin/python") {
+        return Ok(());
+    }
+    for values in sets() {
+        let found = addresses(&values)?;
+        if values == SHARED {
+            ensure!(
+                found
+                    .iter()
+                    .all(|(secret, key, _)| secret == "understudy" && key == "broker.url"),
+                "{found:?}"
+            );
+            continue;
+        }
+        for (secret, key, service) in &found {
+            let server = ["agent", "ingest", "sync"].contains(&service.as_str());
+            let expected = match server {
+                true => ("servers", format!("{service}.main.site-understudy-")),
+                false => ("brokers", format!("{service}.url")),
+            };
+            ensure!(
+                secret == expected.0 && key.starts_with(&expected.1),
+                "{service} sees {key} of {secret}"
+            );
+        }
+        let keys: BTreeSet<&String> = found.iter().map(|(_, key, _)| key).collect();
+        ensure!(keys.len() == found.len(), "two processes see the same: {found:?}");
+        // Neither do their pods have more at hand.
+        for workload in workloads(&rendered(&values)?)? {
+            let pod = &workload["spec"]["template"]["spec"];
+            let services: BTreeSet<String> = list(pod, "containers")
+                .iter()
+                .map(|container| format!("{}.url", text(container, "name")))
+                .collect();
+            for volume in list(pod, "volumes") {
+                let secret = &volume["secret"];
+                let keys: BTreeSet<String> = list(secret, "items")
+                    .iter()
+                    .map(|item| text(item, "key").to_owned())
+                    .collect();
+                match secret["secretName"].as_str() {
+                    Some("brokers") => ensure!(keys == services, "{services:?} have {keys:?}"),
+                    // Whole: whoever adds a server starts no other one again.
+                    Some("servers") => {
+                        ensure!(keys.is_empty() && services.contains("agent.url"), "{keys:?}");
+                    }
+                    Some(_) => ensure!(!keys.is_empty() && !keys.contains("broker.url"), "{keys:?}"),
+                    None => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a1_the_accounts_that_are_to_be_made_are_those_that_are_looked_for() -> anyhow::Result<()> {
+    if !here("helm") || !here("python/bin/python") {
+        return Ok(());
+    }
+    let values = [
+        &LEAST[..],
+        &["recorders.replicas=2", "standbys.replicas=3", "domain=east-2"],
+    ]
+    .concat();
+    let notes = helm(&["install", "site", "--dry-run=client"], &values)?;
+    let start = "infra/rabbitmq/accounts --at amqp://RABBITMQ:5672 accounts ";
+    let names = notes
+        .lines()
+        .find_map(|line| {
+            line.trim()
+                .strip_prefix(start)?
+                .strip_suffix(" >definitions.json")
+        })
+        .with_context(|| format!("no command in {notes}"))?;
+    let folder = tempfile::tempdir()?;
+    let output = std::process::Command::new(project().join("infra/rabbitmq/accounts"))
+        .args(["--at", "amqp://RABBITMQ:5672"])
+        .arg(folder.path())
+        .args(names.split_whitespace())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let made = |kind: &str| -> anyhow::Result<BTreeSet<String>> {
+        let entries = fs::read_dir(folder.path().join("addresses").join(kind))?;
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    let found = addresses(&values)?;
+    let wanted = |wanted: &str| -> BTreeSet<String> {
+        let of = found.iter().filter(|(secret, ..)| secret == wanted);
+        of.map(|(_, key, _)| key.clone()).collect()
+    };
+    assert_eq!(made("host")?, wanted("brokers"));
+    assert_eq!(made("servers")?, wanted("servers"));
+    assert_eq!(wanted("servers").len(), 15, "three for each of five servers");
     Ok(())
 }

@@ -65,6 +65,51 @@ fn a1_each_unit_is_shut_in() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a1_each_service_is_handed_its_own_address_of_the_broker_and_no_other() -> anyhow::Result<()> {
+    for service in SERVICES {
+        let text = fs::read_to_string(units().join(format!("understudy-{service}.service")))?;
+        let set = |key: &str| -> Vec<&str> {
+            let lines = text.lines();
+            lines
+                .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+                .collect()
+        };
+        // Root's file, which the services' user can't read: systemd shows each service a copy of its own.
+        let file = format!("broker.url:/etc/understudy/broker/{service}.url");
+        assert_eq!(set("LoadCredential"), [file.as_str()], "{service}");
+        assert_eq!(set("SetCredential"), ["broker.url:unset"], "{service}");
+        assert_eq!(
+            set("Environment"),
+            ["UNDERSTUDY_BROKER__URL_FILE=%d/broker.url"],
+            "{service}"
+        );
+        assert_eq!(set("User"), ["understudy"], "{service}");
+        assert_eq!(text.matches("/etc/understudy/broker").count(), 1, "{service}");
+        // systemd hides the others' copies from who has a file system of its own, and nobody looks through a
+        // neighbour's /proc/PID/root: they are in other user namespaces, or may not trace.
+        assert_eq!(set("ProtectSystem"), ["strict"], "{service}");
+        assert_eq!(
+            set("PrivateUsers"),
+            [if service == "agent" { "no" } else { "yes" }],
+            "{service}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a1_the_package_has_each_unit() -> anyhow::Result<()> {
+    let manifest = fs::read_to_string(project().join("cli/Cargo.toml"))?;
+    for name in SERVICES.into_iter().chain(["host", "server"]) {
+        ensure!(
+            manifest.contains(&format!("{{ unit-name = \"understudy-{name}\", ")),
+            "{name} is not in the package"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn c4_the_agent_looks_where_the_recording_service_answers() -> anyhow::Result<()> {
     let mut taken = std::collections::BTreeSet::new();
     for service in SERVICES {

@@ -155,13 +155,13 @@ fn accounts() -> Vec<(&'static str, &'static str)> {
         ("license", "license"),
         ("notifier", "notifier"),
         ("console", "console"),
-        // One server's services each on its own, the others' on one for each server.
+        // Two servers' services each on its own, as units and chart have it; the third's on one together.
         ("agent@recorder-1", "agent.demo.recorder-1"),
         ("ingest@recorder-1", "ingest.demo.recorder-1"),
         ("sync@recorder-1", "sync.demo.recorder-1"),
-        ("agent@failover-1", "server.demo.failover-1"),
-        ("ingest@failover-1", "server.demo.failover-1"),
-        ("sync@failover-1", "server.demo.failover-1"),
+        ("agent@failover-1", "agent.demo.failover-1"),
+        ("ingest@failover-1", "ingest.demo.failover-1"),
+        ("sync@failover-1", "sync.demo.failover-1"),
         ("agent@failover-2", "server.demo.failover-2"),
         ("ingest@failover-2", "server.demo.failover-2"),
         ("sync@failover-2", "server.demo.failover-2"),
