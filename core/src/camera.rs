@@ -59,6 +59,7 @@ impl Camera {
             (CameraField::Recording, self.recording != other.recording),
             (CameraField::Retention, self.retention != other.retention),
             (CameraField::Priority, self.priority != other.priority),
+            (CameraField::MaxSessions, self.max_sessions != other.max_sessions),
             (CameraField::Transport, self.transport != other.transport),
             (CameraField::Enabled, self.enabled != other.enabled),
         ];
@@ -76,6 +77,7 @@ impl Camera {
                 CameraField::Recording => other.recording = self.recording,
                 CameraField::Retention => other.retention = self.retention,
                 CameraField::Priority => other.priority = self.priority,
+                CameraField::MaxSessions => other.max_sessions = self.max_sessions,
                 CameraField::Transport => other.transport = self.transport,
                 CameraField::Enabled => other.enabled = self.enabled,
             }

@@ -83,13 +83,10 @@ pub(crate) struct AddArgs {
     /// The recording server that owns it
     #[arg(long, required_unless_present = "file")]
     server: Option<ServerId>,
-    /// How many RTSP sessions it allows at once, where known
-    #[arg(long, value_name = "COUNT")]
-    max_sessions: Option<u32>,
     #[command(flatten)]
     settings: Box<Settings>,
     /// A JSON file with a list of cameras, as the API takes them; - for standard input
-    #[arg(long, conflicts_with_all = ["camera", "server", "max_sessions", "Settings"])]
+    #[arg(long, conflicts_with_all = ["camera", "server", "Settings"])]
     file: Option<PathBuf>,
 }
 
@@ -119,6 +116,9 @@ pub(crate) struct Settings {
     /// Which cameras stay when a failover server has not room for all: the highest
     #[arg(long, allow_negative_numbers = true)]
     priority: Option<i32>,
+    /// How many RTSP sessions it allows at once; 0: not known, or any number
+    #[arg(long, value_name = "COUNT")]
+    max_sessions: Option<u32>,
     /// How its packets come: within the RTSP connection, or by UDP for cameras that do nothing else
     #[arg(long)]
     transport: Option<TransportArg>,
@@ -275,7 +275,7 @@ impl AddArgs {
             recording: edit.recording.unwrap_or_default(),
             retention: edit.retention.unwrap_or_default(),
             priority: edit.priority.unwrap_or_default(),
-            max_sessions: self.max_sessions,
+            max_sessions: edit.max_sessions.filter(|most| *most > 0),
             transport: edit.transport.unwrap_or_default(),
             enabled: true,
         })
@@ -305,6 +305,7 @@ impl Settings {
             }),
             retention,
             priority: self.priority,
+            max_sessions: self.max_sessions,
             transport: self.transport.map(|transport| match transport {
                 TransportArg::Tcp => Transport::Tcp,
                 TransportArg::Udp => Transport::Udp,

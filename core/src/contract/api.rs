@@ -233,6 +233,9 @@ pub struct CameraEdit {
     pub retention: Option<crate::camera::Retention>,
     /// New priority.
     pub priority: Option<i32>,
+    /// How many RTSP sessions it allows at once; 0 if that is not known. Holds for good, also during a failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<u32>,
     /// New way of its packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<crate::camera::Transport>,
@@ -261,6 +264,8 @@ pub enum CameraField {
     Retention,
     /// Its priority.
     Priority,
+    /// How many RTSP sessions it allows.
+    MaxSessions,
     /// How its packets come.
     Transport,
     /// Whether it is switched on.

@@ -7,7 +7,7 @@ use crate::{
     contract::{
         api::{Considered, Phase},
         event::Event,
-        heartbeat::{CameraFault, CameraStatus},
+        heartbeat::CameraStatus,
     },
     ids::{CameraId, ServerId},
     selection::Selection,
@@ -118,6 +118,9 @@ impl Failover {
         };
         if let Some(why) = stand_in.failed {
             return self.replace_stand_in(index, why, around, now);
+        }
+        if self.release_refused(index, stand_in, around, now) {
+            return Vec::new();
         }
         self.note_first_frames(stand_in, now);
         if self.phase == Phase::TakingOver
@@ -243,8 +246,9 @@ impl Failover {
         let what = match lost.len() {
             0 => format!("{stand_in} films {} camera(s)", filming.len()),
             n => format!(
-                "{stand_in} films {} camera(s), {n} can't be filmed",
-                filming.len()
+                "{stand_in} films {} camera(s), {n} can't be filmed{}",
+                filming.len(),
+                self.words_of_held(&lost, report, around)
             ),
         };
         self.takeover_ms = self.decided.0.map(|decided| {
@@ -396,9 +400,4 @@ fn films_anything(stand_in: Side<'_>) -> bool {
     stand_in
         .reached
         .is_some_and(|report| report.cameras.values().any(CameraStatus::films))
-}
-
-/// Whether waiting for a camera is of no use: somebody else has to let go of it first.
-pub(super) fn is_held_elsewhere(fault: CameraFault) -> bool {
-    fault == CameraFault::HeldElsewhere
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Around, Failover, Holder, Holding, Mark, Side, advance::is_held_elsewhere};
+use super::{Around, Failover, Holder, Holding, Mark, Side, sessions::is_held_elsewhere};
 use crate::{
     assignment::Epoch,
     contract::{
@@ -52,14 +52,6 @@ impl Failover {
         {
             return None;
         }
-        let elsewhere = |camera: &&CameraId| {
-            self.holders
-                .iter()
-                .zip(&around.holders)
-                .filter(|(holder, side)| holder.holding == Holding::Films && side.failed.is_none())
-                .filter_map(|(_, side)| side.reached?.cameras.get(*camera))
-                .any(CameraStatus::films)
-        };
         let lost = |camera: &&CameraId| match report.cameras.get(*camera) {
             Some(CameraStatus::Lost { fault, .. }) => !is_held_elsewhere(*fault),
             _ => false,
@@ -69,10 +61,20 @@ impl Failover {
                 .cameras
                 .iter()
                 .filter(lost)
-                .filter(elsewhere)
+                .filter(|camera| self.stand_in_films(camera, around))
                 .cloned()
                 .collect(),
         )
+    }
+
+    /// Whether the failover server is known to film a camera.
+    pub(super) fn stand_in_films(&self, camera: &CameraId, around: &Around<'_>) -> bool {
+        self.holders
+            .iter()
+            .zip(&around.holders)
+            .filter(|(holder, side)| holder.holding == Holding::Films && side.failed.is_none())
+            .filter_map(|(_, side)| side.reached?.cameras.get(camera))
+            .any(CameraStatus::films)
     }
 
     /// What the end waits for before anything is handed back, in words.
@@ -105,6 +107,7 @@ impl Failover {
             0 => String::new(),
             n => format!(", without {n} camera(s) that it can't film"),
         };
+        let taken_back = self.words_of_taken_back(around);
         self.incomplete_since = Mark(None);
         self.overlap = false;
         self.waits_for.clear();
@@ -118,12 +121,18 @@ impl Failover {
                 {
                     holder.holding = Holding::Owes;
                 }
-                let what = format!("{} films again{without}; {stand_in} hands back", self.server);
+                let what = format!(
+                    "{} films again{without}; {stand_in} hands back{taken_back}",
+                    self.server
+                );
                 self.note(self.handing_back(), what, now);
             }
             Failback::Remove => {
                 self.drop_recordings();
-                let what = format!("{} films again{without}; recordings are removed", self.server);
+                let what = format!(
+                    "{} films again{without}; recordings are removed{taken_back}",
+                    self.server
+                );
                 self.note(self.handing_back(), what, now);
             }
         }

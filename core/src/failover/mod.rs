@@ -12,6 +12,7 @@ mod licenses;
 pub mod overlay;
 pub(crate) mod planned;
 mod replacement;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,7 +76,8 @@ pub struct Failover {
     /// It is a planned switch (J8): neither server stops before the other films all that it films.
     #[serde(default)]
     pub planned: bool,
-    /// Cameras that the recording server has let go of although it films on, since they allow one session.
+    /// Cameras that the recording server has let go of although it films on, since they allow one session, or none beside its
+    /// own.
     #[serde(default)]
     pub released: BTreeSet<CameraId>,
     /// A person started it again while it was being handed back; a failover server is sought.
@@ -234,6 +236,8 @@ pub struct Side<'a> {
     pub failed: Option<&'a str>,
     /// What it said last, if it said that it has its newest assignment.
     pub reached: Option<&'a ServerReport>,
+    /// What it said last, by whichever assignment.
+    pub said: Option<&'a ServerReport>,
 }
 
 impl Failover {

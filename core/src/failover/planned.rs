@@ -3,9 +3,7 @@
 //! Neither server stops before the other films all that it films; once one of them has died it is a failover like
 //! any other. Whatever the policy says, everything is recorded and handed back.
 
-use std::collections::BTreeSet;
-
-use super::{Around, Failover, advance::is_held_elsewhere, handing_back::RETURN_PATIENCE};
+use super::{Around, Failover, handing_back::RETURN_PATIENCE, sessions::is_held_elsewhere};
 use crate::{
     contract::{
         api::Problem,
@@ -16,32 +14,6 @@ use crate::{
 };
 
 impl Failover {
-    /// The recording server films on, but for cameras that allow one session: it lets go of those, so that the
-    /// failover server can take them.
-    pub(super) fn release(&mut self, cameras: BTreeSet<CameraId>, now: Moment) {
-        if cameras.is_empty() {
-            return;
-        }
-        let names: Vec<&str> = cameras.iter().map(CameraId::as_str).collect();
-        let what = format!(
-            "{} lets go of {} first, which allow(s) one session only: frames are lost until it is taken",
-            self.server,
-            names.join(", ")
-        );
-        self.note(self.phase, what, now);
-        self.released = cameras;
-    }
-
-    /// Cameras that the recording server is to leave to the failover server while it films on.
-    #[must_use]
-    pub fn left_by_original(&self) -> BTreeSet<CameraId> {
-        let Some(stand_in) = self.stand_in().filter(|_| self.overlap && self.ending.is_none()) else {
-            return BTreeSet::new();
-        };
-        let left = |camera: &&CameraId| !stand_in.disabled.contains(camera);
-        self.released.iter().filter(left).cloned().collect()
-    }
-
     /// Cameras that keep a planned switch from going on: the recording server films them, and the failover server
     /// can't, though no session stands in its way.
     pub(super) fn missing_at_switch(
@@ -51,7 +23,8 @@ impl Failover {
         around: &Around<'_>,
     ) -> Vec<CameraId> {
         let well = self.planned && self.overlap && around.original.heard && around.cause.is_none();
-        let Some(original) = around.original.reached.filter(|_| well) else {
+        // Its last word counts also while it lets go of some: it films the others meanwhile.
+        let Some(original) = around.original.said.filter(|_| well) else {
             return Vec::new();
         };
         let disabled = &self.holders[index].disabled;

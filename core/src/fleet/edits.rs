@@ -209,11 +209,16 @@ impl Fleet {
         camera.transport = edit.transport.unwrap_or(camera.transport);
         camera.retention = edit.retention.unwrap_or(camera.retention);
         camera.priority = edit.priority.unwrap_or(camera.priority);
+        camera.max_sessions = match edit.max_sessions {
+            Some(most) => (most > 0).then_some(most),
+            None => camera.max_sessions,
+        };
         camera.enabled = edit.enabled.unwrap_or(camera.enabled);
         self.check_camera(&camera)?;
         let in_device = in_device(&known, &camera, &edit_as_asked)?;
         if known != camera {
             let server = camera.server.clone();
+            let for_good = self.set_sessions(&camera);
             let own = self.cameras.get(id).cloned();
             let edited = camera.clone();
             let change = |overlay: &mut Overlay| overlay.edit(own.as_ref(), edited, &in_device);
@@ -221,6 +226,8 @@ impl Fleet {
                 self.supersede_in_overlay(&server, id, Some(&known.differing_fields(&camera)));
                 self.save(Record::Camera(camera.clone()));
                 self.cameras.insert(id.clone(), camera);
+                self.settings_changed([server].into(), now);
+            } else if for_good {
                 self.settings_changed([server].into(), now);
             }
         }

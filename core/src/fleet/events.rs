@@ -33,7 +33,12 @@ impl Fleet {
             .iter()
             .filter_map(|(camera, status)| {
                 let old = before.and_then(|before| before.cameras.get(camera));
-                camera_event(server, camera, old, status)
+                camera_event(
+                    server,
+                    camera,
+                    old,
+                    &self.with_holder(camera, server, status.clone()),
+                )
             })
             .collect();
         if let Some(epoch) = report.conflict

@@ -137,6 +137,7 @@ impl Fleet {
                 .is_some_and(|member| member.trigger.is_connected(now.monotonic)),
             maintenance: self.maintenance.contains_key(server),
             reached: self.reached(server),
+            said: self.members.get(server).and_then(|member| member.report.as_ref()),
         }
     }
 

@@ -19,6 +19,7 @@ mod records;
 mod replacement;
 mod requests;
 mod servers;
+mod sessions;
 mod triggers;
 mod views;
 

@@ -276,8 +276,10 @@ impl Fleet {
         Some(CameraView {
             temporary: self.is_temporary(&camera),
             camera: without_password(&camera),
+            status: status
+                .zip(filmed_by.as_ref())
+                .map(|(status, server)| self.with_holder(id, server, status)),
             filmed_by,
-            status,
             relay,
         })
     }

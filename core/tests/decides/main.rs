@@ -18,4 +18,5 @@ mod restoration;
 mod rig;
 mod scale;
 mod selection;
+mod sessions;
 mod trigger;

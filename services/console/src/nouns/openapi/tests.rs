@@ -259,6 +259,7 @@ fn servers_and_cameras_are_as_described() {
         "CameraEdit",
         &CameraEdit {
             name: Some("Door".into()),
+            max_sessions: Some(1),
             transport: Some(understudy_core::camera::Transport::Udp),
             in_device: Some(true),
             ..CameraEdit::default()
