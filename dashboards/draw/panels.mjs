@@ -37,7 +37,7 @@ export function worded(value, defaults) {
     case "mps": return `${digits(value, decimals)} msg/s`;
     case "short": return steps(["", "K", "Mil"], 1000);
     case "none": case undefined: return digits(value, decimals);
-    default: return `${digits(value, decimals)} ${unit}`;
+    default: return `${digits(value, decimals)}${unit.startsWith("suffix:") ? unit.slice("suffix:".length) : ` ${unit}`}`;
   }
 }
 
@@ -122,7 +122,7 @@ function bars(panel, all, { width, height }) {
   const most = defaults.max ?? Math.max(...all.map(({ last }) => last), 1e-9);
   const each = height / all.length;
   const above = panel.options.namePlacement === "top";
-  const names = above ? 0 : Math.min(width * 0.45, Math.max(...all.map(({ name }) => name.length)) * 7.2);
+  const names = above ? 0 : Math.min(width * 0.45, Math.max(...all.map(({ name }) => name.length)) * 7.2 + 8);
   return all.map(({ name, last }, index) => {
     const y = each * index;
     const bar = Math.max(1, ((width - names - 90) * Math.max(0, last)) / most);
