@@ -52,7 +52,8 @@ function box(panel, dashboard) {
 
 function page(dashboard) {
   const height = Math.max(...dashboard.panels.map(({ gridPos }) => gridPos.y + gridPos.h)) * (ROW + GAP);
-  const variables = dashboard.templating.list.map((each) => `<span>${escape(each.label ?? each.name)}: All</span>`);
+  const said = ({ label, name, current }) => `${label ?? name}: ${[current?.text ?? "default"].flat().join(", ")}`;
+  const variables = dashboard.templating.list.map((each) => `<span>${escape(said(each))}</span>`);
   const html = `<!doctype html><meta charset="utf-8"><title>${escape(dashboard.title)}</title><style>
     body{margin:0;padding:16px;background:#111217;color:#ccccdc;font:12px Inter,"DejaVu Sans",sans-serif;width:${WIDTH}px}
     h1{font-size:18px;margin:0 0 6px} .variables span{background:#22252b;padding:4px 8px;margin-right:8px;border-radius:2px}

@@ -37,7 +37,7 @@ export function worded(value, defaults) {
     case "mps": return `${digits(value, decimals)} msg/s`;
     case "short": return steps(["", "K", "Mil"], 1000);
     case "none": case undefined: return digits(value, decimals);
-    default: return `${digits(value, decimals)} ${unit}`;
+    default: return `${digits(value, decimals)}${unit.startsWith("suffix:") ? unit.slice("suffix:".length) : ` ${unit}`}`;
   }
 }
 
@@ -60,7 +60,7 @@ function legend(format, metric) {
 
 /** The colour of a series: the panel's own for its name, or the next of the palette. */
 function paint(panel, { name }, index) {
-  const own = panel.fieldConfig.overrides.find(({ matcher }) => matcher.id === "byRegexp" && new RegExp(matcher.options).test(name));
+  const own = panel.fieldConfig.overrides.findLast(({ matcher }) => matcher.id === "byRegexp" && new RegExp(matcher.options).test(name));
   const fixed = own?.properties.find(({ id }) => id === "color")?.value.fixedColor;
   return fixed ? colour(fixed) : PALETTE[index % PALETTE.length];
 }
@@ -122,7 +122,7 @@ function bars(panel, all, { width, height }) {
   const most = defaults.max ?? Math.max(...all.map(({ last }) => last), 1e-9);
   const each = height / all.length;
   const above = panel.options.namePlacement === "top";
-  const names = above ? 0 : Math.min(width * 0.45, Math.max(...all.map(({ name }) => name.length)) * 7.2);
+  const names = above ? 0 : Math.min(width * 0.45, Math.max(...all.map(({ name }) => name.length)) * 7.2 + 8);
   return all.map(({ name, last }, index) => {
     const y = each * index;
     const bar = Math.max(1, ((width - names - 90) * Math.max(0, last)) / most);
@@ -192,7 +192,7 @@ function lines(panel, all, size, time) {
   const next = at === "right" ? beside(panel, all, defaults, size) : { out: "", wide: 0 };
   const width = size.width - next.wide;
   const stacked = defaults.custom?.stacking?.mode === "normal";
-  const [left, bottom] = [64, size.height - under.high - 18];
+  const bottom = size.height - under.high - 18;
   const sums = new Map();
   const shapes = all.map(({ points }) => points.map(([at, value]) => {
     if (!stacked) return [at, 0, value];
@@ -203,13 +203,14 @@ function lines(panel, all, size, time) {
   const values = shapes.flat().map(([, , value]) => value);
   let [low, high] = [defaults.min ?? Math.min(...values), defaults.max ?? Math.max(...values)];
   if (low === high) [low, high] = [Math.min(low, defaults.min ?? low - 1), high + 1];
+  const marks = [0, 0.5, 1].map((share) => low + share * (high - low))
+    .map((value) => [value, worded(value, { ...defaults, mappings: [] })]);
+  const left = Math.max(64, ...marks.map(([, words]) => words.length * 7.2 + 8));
   const x = (at) => left + ((width - left) * (at - time.from)) / Math.max(1, time.to - time.from);
   const y = (value) => 6 + (bottom - 6) * (1 - (value - low) / (high - low));
-  let out = [0, 0.5, 1].map((share) => {
-    const value = low + share * (high - low);
-    return `<line x1="${left}" x2="${width}" y1="${y(value)}" y2="${y(value)}" stroke="#2c3038"/>`
-      + text(left - 6, y(value) + 4, worded(value, { ...defaults, mappings: [] }), 'text-anchor="end" fill="#8e8e9c"');
-  }).join("");
+  let out = marks.map(([value, words]) =>
+    `<line x1="${left}" x2="${width}" y1="${y(value)}" y2="${y(value)}" stroke="#2c3038"/>`
+      + text(left - 6, y(value) + 4, words, 'text-anchor="end" fill="#8e8e9c"')).join("");
   shapes.forEach((points, index) => {
     const own = paint(panel, all[index], index);
     const place = (part) => (point) => `${x(point[0]).toFixed(1)},${y(point[part]).toFixed(1)}`;

@@ -177,6 +177,27 @@ pub fn filled<T: AsRef<str>>(query: &str, values: &[(&str, T)]) -> anyhow::Resul
     Ok(query)
 }
 
+/// What Grafana puts in for a variable of which several values can be chosen. Choosing none stands for all of them.
+#[must_use]
+pub fn chosen(values: &[&str]) -> String {
+    // A regular expression within a text of PromQL: both take backslashes away.
+    let plain = |value: &&str| -> String {
+        let one = |char: char| match char {
+            '\\' => r"\\\\".to_owned(),
+            '$' | '^' | '*' | '{' | '}' | '[' | ']' | '\'' | '+' | '?' | '.' | '(' | ')' | '|' => {
+                format!(r"\\{char}")
+            }
+            char => char.to_string(),
+        };
+        value.chars().map(one).collect()
+    };
+    match values {
+        [] => ".*".to_owned(),
+        [value] => plain(value),
+        several => format!("({})", several.iter().map(plain).collect::<Vec<_>>().join("|")),
+    }
+}
+
 /// The figures of Understudy that a query names, recorded ones included.
 #[must_use]
 pub fn figures(query: &str) -> BTreeSet<String> {
@@ -186,6 +207,26 @@ pub fn figures(query: &str) -> BTreeSet<String> {
         .filter(|word| word.starts_with("understudy_") || word.contains(":understudy_"))
         .map(str::to_owned)
         .collect()
+}
+
+/// The figures that `docs/watching.md` explains to people.
+///
+/// # Errors
+/// If it can't be read, or has no table of them.
+pub fn explained() -> anyhow::Result<BTreeSet<String>> {
+    let file = folder().join("../docs/watching.md");
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    let (_, table) = text
+        .split_once("\n## Figures\n")
+        .context("watching.md has no figures")?;
+    let rows = table.lines().skip_while(|line| !line.starts_with('|'));
+    let names: BTreeSet<String> = rows
+        .take_while(|line| line.starts_with('|'))
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(figures)
+        .collect();
+    ensure!(!names.is_empty(), "watching.md explains no figure");
+    Ok(names)
 }
 
 /// The names of the alerts.
@@ -216,6 +257,14 @@ mod tests {
         assert_eq!(whole, r#"rate(a{domain=~"east"}[60s]) / 60"#);
         let forgotten = filled("a{server=~\"$server\"}", &values).expect_err("one is not known");
         assert!(forgotten.to_string().contains("$server"), "{forgotten}");
+    }
+
+    #[test]
+    fn what_is_chosen_is_put_in_as_grafana_does() {
+        assert_eq!(chosen(&[]), ".*");
+        assert_eq!(chosen(&["recorder-1"]), "recorder-1");
+        assert_eq!(chosen(&["gate.east"]), r"gate\\.east");
+        assert_eq!(chosen(&["a", "b.c"]), r"(a|b\\.c)");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use understudy_dashboards::{Panel, alerts, dashboards, folder, rule_files};
+use understudy_dashboards::{Panel, alerts, dashboards, explained, folder, rule_files};
 use understudy_runtime::testing::left_out;
 
 fn promtool(arguments: &[&Path]) -> anyhow::Result<Output> {
@@ -168,6 +168,41 @@ fn f5_a_dashboard_that_grafana_would_not_know_fails_its_schema() -> anyhow::Resu
     Ok(())
 }
 
+/// The names of figures in the sources below a folder: the only texts that begin so.
+fn named_in_sources(folder: &Path, names: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            named_in_sources(&path, names)?;
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = fs::read_to_string(&path)?;
+            let texts = text.split('"').filter(|text| text.starts_with("understudy_"));
+            let is_part = |char: char| char.is_ascii_lowercase() || char == '_';
+            names.extend(texts.filter(|text| text.chars().all(is_part)).map(str::to_owned));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn f5_each_figure_that_a_process_gives_out_is_explained_and_no_other() -> anyhow::Result<()> {
+    let mut given_out = BTreeSet::new();
+    for part in ["services", "libs"] {
+        for package in fs::read_dir(folder().join("..").join(part))? {
+            let sources = package?.path().join("src");
+            if sources.exists() {
+                named_in_sources(&sources, &mut given_out)?;
+            }
+        }
+    }
+    assert_eq!(
+        given_out,
+        explained()?,
+        "the sources, and the table of docs/watching.md"
+    );
+    Ok(())
+}
+
 #[test]
 fn f5_dashboards_are_laid_out_without_overlap_and_say_what_they_show() -> anyhow::Result<()> {
     let dashboards = dashboards()?;
@@ -182,13 +217,33 @@ fn f5_dashboards_are_laid_out_without_overlap_and_say_what_they_show() -> anyhow
             .filter(|(_, kind)| kind == "datasource");
         assert_eq!(sources.count(), 1, "{}: one data source", dashboard.title);
         let has = |name: &str| dashboard.variables.iter().any(|(known, _)| known == name);
-        ensure!(has("domain"), "{}: no variable domain", dashboard.title);
-        let of_one_server = dashboard.title.ends_with("Failover") || dashboard.title.ends_with("Server");
-        assert_eq!(
-            has("server"),
-            of_one_server,
-            "{}: variable server",
+        for name in ["domain", "server"] {
+            ensure!(has(name), "{}: no variable {name}", dashboard.title);
+            let used = |panel: &Panel| {
+                panel
+                    .queries
+                    .iter()
+                    .any(|query| query.contains(&format!("${name}")))
+            };
+            ensure!(
+                dashboard.panels.iter().any(used),
+                "{}: {name} filters nothing",
+                dashboard.title
+            );
+        }
+        let servers = dashboard.json["templating"]["list"]
+            .as_array()
+            .and_then(|list| list.iter().find(|each| each["name"] == "server"))
+            .context("the variable server")?;
+        let asks = servers["query"]["query"].as_str().unwrap_or_default();
+        ensure!(
+            asks.contains("$domain"),
+            "{}: servers of other domains too",
             dashboard.title
+        );
+        assert_eq!(
+            (&servers["multi"], &servers["includeAll"]),
+            (&true.into(), &true.into())
         );
         let mut ids = BTreeSet::new();
         for panel in &dashboard.panels {

@@ -15,15 +15,23 @@ use understudy_core::{
     contract::{api::Phase, heartbeat::Heartbeat},
     policy::Policy,
 };
-use understudy_dashboards::{alerts, figures};
+use understudy_dashboards::{alerts, explained, figures};
 use understudy_demo::rig::{Plan, ServerPlan, eventually};
 use understudy_runtime::{Process, testing::left_out};
 use understudy_scenarios::{Fleet, PATIENCE, command_line::told, folder, mirror::Mirror, plan, wrong_clock};
 
-use crate::prometheus::Prometheus;
+use crate::prometheus::{ALL, Choice, Prometheus};
 
 /// Where the answers to all panels are put for `dashboards/draw`, if anywhere.
 const ANSWERS_FILE: &str = "UNDERSTUDY_PANEL_ANSWERS";
+
+/// What a failover server has no figures of: it is not failed over, and nobody stands in for it.
+const OF_A_RECORDING_SERVER: [&str; 4] = [
+    "understudy_failover_phase",
+    "understudy_failover_step_seconds",
+    "understudy_failback_progress_ratio",
+    "understudy_server_protected",
+];
 
 /// Two recording servers, the second without cameras and with a mirror for its recordings; two failover servers.
 async fn fleet() -> anyhow::Result<(Fleet, Result<Mirror, String>)> {
@@ -58,12 +66,32 @@ async fn f5_a1_each_panel_has_data_of_a_failover_and_each_alert_is_true_of_its_f
     failback(&mut fleet, &mut alerts, &prometheus).await?;
     dead_letter(&fleet, &mut alerts, &prometheus).await?;
 
-    // Then every panel has data of it, and no query and no rule names a figure that nobody gives out.
+    // Then every panel has data of it, whether all is chosen or one server: the one that was failed over, or the one
+    // that stood in for it. No query and no rule names a figure that nobody gives out, and each figure is explained.
+    let one = |servers, without| Choice {
+        domains: &["demo"],
+        servers,
+        without,
+    };
+    let choices = [
+        ALL,
+        one(&["recorder-1"], &[]),
+        one(&["failover-1"], &OF_A_RECORDING_SERVER),
+        one(&["recorder-1", "failover-1"], &[]),
+    ];
     eventually("every panel to have data", PATIENCE, async || {
-        prometheus.fills_every_panel().await
+        prometheus.fills_every_panel(&choices).await
     })
     .await?;
     let known = prometheus.names().await?;
+    let explained = explained()?;
+    for name in known.iter().filter(|name| name.starts_with("understudy_")) {
+        let of_histogram = ["_bucket", "_sum", "_count"].map(|part| name.strip_suffix(part).unwrap_or(name));
+        ensure!(
+            of_histogram.iter().any(|name| explained.contains(*name)),
+            "{name} is not in the table of docs/watching.md"
+        );
+    }
     for query in alerts.queries.values().chain(&alerts.recorded) {
         ensure!(
             figures(query).is_subset(&known),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -10,10 +10,43 @@ use std::{
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use understudy_core::time::Timestamp;
-use understudy_dashboards::{Panel, dashboards, figures, filled, rule_files};
+use understudy_dashboards::{Panel, chosen, dashboards, figures, filled, rule_files};
 use understudy_demo::rig::eventually;
 use understudy_runtime::clock;
 use understudy_scenarios::{Fleet, PATIENCE};
+
+/// What is chosen in the dashboards' variables; an empty list stands for *All*.
+pub(crate) struct Choice<'a> {
+    pub(crate) domains: &'a [&'a str],
+    pub(crate) servers: &'a [&'a str],
+    /// Figures that there need not be for these servers.
+    pub(crate) without: &'a [&'a str],
+}
+
+/// What people see who choose nothing.
+pub(crate) const ALL: Choice<'_> = Choice {
+    domains: &[],
+    servers: &[],
+    without: &[],
+};
+
+impl Choice<'_> {
+    /// Whether a series is of what is chosen, or of no server.
+    fn covers(&self, labels: &Value) -> bool {
+        let server = labels["server"].as_str().unwrap_or_default();
+        self.servers.is_empty() || server.is_empty() || self.servers.contains(&server)
+    }
+}
+
+impl fmt::Display for Choice<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |values: &[&str]| match values {
+            [] => "all".to_owned(),
+            values => values.join(" and "),
+        };
+        write!(to, "domain {}, server {}", said(self.domains), said(self.servers))
+    }
+}
 
 /// A real Prometheus that scrapes each process of a fleet, twice a second.
 pub(crate) struct Prometheus {
@@ -100,15 +133,15 @@ impl Prometheus {
         self.ask("query_range", &asked).await
     }
 
-    /// How many numbers a query finds of the time since the start.
-    pub(crate) async fn since_start(&self, query: &str) -> anyhow::Result<usize> {
+    /// What a query finds of the time since the start, without what has no number in it.
+    async fn since_start(&self, query: &str) -> anyhow::Result<Vec<Value>> {
         let found = self.range(query).await?;
-        let series = found["result"].as_array().context("no result")?;
-        let values = series
-            .iter()
-            .filter_map(|each| each["values"].as_array())
-            .flatten();
-        Ok(values.filter(|value| value[1] != "NaN").count())
+        let found = found["result"].as_array().context("no result")?;
+        let has_numbers = |each: &&Value| {
+            let values = each["values"].as_array();
+            values.is_some_and(|values| values.iter().any(|value| value[1] != "NaN"))
+        };
+        Ok(found.iter().filter(has_numbers).cloned().collect())
     }
 
     pub(crate) async fn names(&self) -> anyhow::Result<BTreeSet<String>> {
@@ -121,13 +154,19 @@ impl Prometheus {
             .collect())
     }
 
-    /// Asks everything that the dashboards ask, with their variables filled in.
-    pub(crate) async fn fills_every_panel(&self) -> Result<(), String> {
-        let empty = self.empty_panels().await.map_err(|error| error.to_string())?;
-        if empty.is_empty() {
+    /// Asks everything that the dashboards ask, for each choice of their variables.
+    pub(crate) async fn fills_every_panel(&self, choices: &[Choice<'_>]) -> Result<(), String> {
+        let mut wrong = String::new();
+        for choice in choices {
+            wrong += &self
+                .wrong_panels(choice)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        if wrong.is_empty() {
             return Ok(());
         }
-        Err(format!("panels without data:\n{empty}"))
+        Err(format!("panels without data, or with another server's:\n{wrong}"))
     }
 
     /// How many series there would be for 1,000 servers in ten domains, by those of this fleet: what its servers give
@@ -155,40 +194,63 @@ impl Prometheus {
     }
 
     /// The dashboards' variables, and Grafana's own for the time since the start.
-    fn variables(&self) -> Vec<(&'static str, String)> {
+    fn variables(&self, choice: &Choice<'_>) -> Vec<(&'static str, String)> {
         let range = format!("{}ms", clock::wall().as_millis() - self.since.as_millis());
         vec![
-            ("domain", ".*".to_owned()),
-            ("server", ".*".to_owned()),
+            ("domain", chosen(choice.domains)),
+            ("server", chosen(choice.servers)),
             ("objective", "0.999".to_owned()),
             ("__range", range),
             ("__rate_interval", "4s".to_owned()),
         ]
     }
 
-    async fn empty_panels(&self) -> anyhow::Result<String> {
-        assert_eq!(self.since_start("understudy_no_such_figure").await?, 0);
-        let values = self.variables();
+    async fn wrong_panels(&self, choice: &Choice<'_>) -> anyhow::Result<String> {
+        let of_nobody = self.since_start("understudy_no_such_figure").await?;
+        ensure!(of_nobody.is_empty(), "{of_nobody:?}");
         let known = self.names().await?;
-        let mut empty = String::new();
+        let mut wrong = String::new();
         for dashboard in dashboards()? {
             for panel in &dashboard.panels {
                 for query in &panel.queries {
-                    let missing: Vec<_> = figures(query).difference(&known).cloned().collect();
-                    let query = filled(query, &values)?;
-                    if self.numbers(panel, &query).await? == 0 || !missing.is_empty() {
-                        let _ = writeln!(empty, "{}, {}: {query} {missing:?}", dashboard.title, panel.title);
+                    if let Some(why) = self.is_wrong(panel, query, choice, &known).await? {
+                        let _ = writeln!(wrong, "{}, {}, of {choice}: {why}", dashboard.title, panel.title);
                     }
                 }
             }
         }
-        Ok(empty)
+        Ok(wrong)
+    }
+
+    /// What is wrong with a query's answer, if anything.
+    async fn is_wrong(
+        &self,
+        panel: &Panel,
+        query: &str,
+        choice: &Choice<'_>,
+        known: &BTreeSet<String>,
+    ) -> anyhow::Result<Option<String>> {
+        let named = figures(query);
+        let asked = filled(query, &self.variables(choice))?;
+        let found = self.found(panel, &asked).await?;
+        let stray = found
+            .iter()
+            .map(|series| &series["metric"])
+            .find(|labels| query.contains("$server") && !choice.covers(labels));
+        let may_be_empty = choice.without.iter().any(|figure| named.contains(*figure));
+        Ok(if let Some(missing) = named.difference(known).next() {
+            Some(format!("{asked} names {missing}, which nobody gives out"))
+        } else if found.is_empty() && !may_be_empty {
+            Some(format!("{asked} finds nothing"))
+        } else {
+            stray.map(|labels| format!("{asked} finds {labels}"))
+        })
     }
 
     /// As Grafana would ask: some panels show the last moment only.
-    async fn numbers(&self, panel: &Panel, query: &str) -> anyhow::Result<usize> {
+    async fn found(&self, panel: &Panel, query: &str) -> anyhow::Result<Vec<Value>> {
         if is_instant(panel) {
-            return Ok(self.now(query).await?.len());
+            return self.now(query).await;
         }
         self.since_start(query).await
     }
@@ -201,7 +263,7 @@ impl Prometheus {
             for panel in &dashboard.panels {
                 let mut answers = Vec::new();
                 for query in &panel.queries {
-                    let query = filled(query, &self.variables())?;
+                    let query = filled(query, &self.variables(&ALL))?;
                     answers.push(match is_instant(panel) {
                         true => self.ask("query", &[("query", query)]).await?,
                         false => self.range(&query).await?,
@@ -218,31 +280,54 @@ fn is_instant(panel: &Panel) -> bool {
     panel.json["targets"][0]["instant"] == true
 }
 
-/// Each process's service and health address.
-fn targets(fleet: &mut Fleet) -> Vec<(String, String)> {
-    let of = |process: &understudy_demo::process::Process| {
-        let service = process.name().split('@').next().unwrap_or_default().to_owned();
-        (service, process.health().to_string())
+/// A process that is scraped, with the labels that the dashboards know it by.
+struct Target {
+    address: String,
+    service: String,
+    server: Option<String>,
+}
+
+fn targets(fleet: &mut Fleet) -> Vec<Target> {
+    let of = |process: &understudy_demo::process::Process, server: Option<&str>| Target {
+        address: process.health().to_string(),
+        service: process.name().split('@').next().unwrap_or_default().to_owned(),
+        server: server.map(str::to_owned),
     };
-    let mut targets: Vec<_> = fleet.rig.host.processes().iter().map(|each| of(each)).collect();
+    let mut targets: Vec<_> = fleet
+        .rig
+        .host
+        .processes()
+        .iter()
+        .map(|each| of(each, None))
+        .collect();
     for server in &fleet.rig.servers {
-        targets.extend([&server.agent, &server.ingest, &server.sync].map(of));
+        let id = Some(server.plan.id.as_str());
+        targets.extend([&server.agent, &server.ingest, &server.sync].map(|each| of(each, id)));
     }
     targets
 }
 
-fn configuration(targets: &[(String, String)]) -> String {
+fn configuration(targets: &[Target]) -> String {
     let rules = rule_files()
         .map(|file| format!("{:?}", file.display().to_string()))
         .join(", ");
     let mut text = format!(
         "global: {{ scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms }}\n\
-         rule_files: [{rules}]\nscrape_configs:\n  - job_name: understudy\n    static_configs:\n"
+         rule_files: [{rules}]\nscrape_configs:\n  - job_name: understudy\n    honor_labels: true\n    \
+         static_configs:\n"
     );
-    for (service, address) in targets {
+    for Target {
+        address,
+        service,
+        server,
+    } in targets
+    {
+        let server = server
+            .as_ref()
+            .map_or_else(String::new, |id| format!(", server: {id}"));
         let _ = writeln!(
             text,
-            "      - {{ targets: [\"{address}\"], labels: {{ service: {service} }} }}"
+            "      - {{ targets: [\"{address}\"], labels: {{ service: {service}{server} }} }}"
         );
     }
     text
