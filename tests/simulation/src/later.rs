@@ -11,7 +11,8 @@ use understudy_core::{
         rpc::OrchestratorRequest as Request,
     },
     failover::Failover,
-    ids::ServerId,
+    fleet::Record,
+    ids::{CameraId, ServerId},
     server,
 };
 
@@ -292,10 +293,28 @@ impl World {
         }
     }
 
+    /// A camera that a person sees to: of a server that takes another's place, while that lasts, or of any.
+    fn some_camera(&self, rng: &mut StdRng) -> (ServerId, CameraId) {
+        let mut failovers = checks::failovers(&self.host.records);
+        let replacing = failovers.find(|failover| failover.phase == Phase::Replacing);
+        let known = replacing.and_then(|failover| {
+            let cameras = self.host.records.values().filter_map(|record| match record {
+                Record::Camera(camera) if camera.server == failover.server => Some(camera.id.clone()),
+                _ => None,
+            });
+            Some((failover.server.clone(), cameras.choose(rng)?))
+        });
+        known.unwrap_or_else(|| {
+            let server = self.scene.some_recorder(rng);
+            let id = camera(&server, rng.gen_range(1..=3), 0).id;
+            (server, id)
+        })
+    }
+
     fn switch_camera(&mut self, rng: &mut StdRng) {
-        let server = self.scene.some_recorder(rng);
+        let (server, camera) = self.some_camera(rng);
         let request = Request::EditCamera {
-            camera: camera(&server, rng.gen_range(1..=3), 0).id,
+            camera,
             edit: CameraEdit {
                 enabled: Some(rng.gen_bool(0.5)),
                 ..CameraEdit::default()
@@ -327,9 +346,9 @@ impl World {
 
     /// A camera has another address, and a person says so.
     fn change_device(&mut self, rng: &mut StdRng) {
-        let server = self.scene.some_recorder(rng);
+        let (server, camera) = self.some_camera(rng);
         let request = Request::EditCamera {
-            camera: camera(&server, rng.gen_range(1..=3), 0).id,
+            camera,
             edit: CameraEdit {
                 url: Some(format!("rtsp://camera.test/moved-{}", self.outcome.ticks)),
                 ..CameraEdit::default()
