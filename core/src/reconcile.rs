@@ -21,10 +21,6 @@ use crate::{
 
 /// What happens to a server.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, and never in a long list"
-)]
 pub enum Input {
     /// An assignment came in.
     Heard(Assignment),
@@ -54,10 +50,6 @@ pub enum Input {
 
 /// What the server is to do, in this order.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, and never in a long list"
-)]
 pub enum Effect {
     /// Put the assignment on disk, durable before the next effect is begun.
     Persist(Assignment),

@@ -52,10 +52,6 @@ use crate::{
 
 /// What happens to the fleet.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and most are reports"
-)]
 pub enum Input {
     /// The orchestrator has started, with the records restored.
     Started,

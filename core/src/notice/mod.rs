@@ -116,10 +116,6 @@ pub type Key = (String, String);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and most are facts"
-)]
 pub enum Input {
     /// A fact was heard, with its id on the bus.
     Fact(String, Fact),

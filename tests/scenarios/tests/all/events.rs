@@ -187,6 +187,61 @@ async fn give_accounts(rig: &mut Rig, folder: &Path) -> anyhow::Result<Accounts>
     Ok(made)
 }
 
+/// Each process is connected by its own account.
+async fn each_by_its_account(fleet: &Fleet) -> anyhow::Result<()> {
+    let users = fleet.rig.broker.control(&["list_connections", "user"]).await?;
+    let users: BTreeSet<&str> = users
+        .lines()
+        .map(str::trim)
+        .filter(|user| *user != "user")
+        .collect();
+    for (process, account) in accounts() {
+        assert!(
+            users.contains(account),
+            "{process} is not connected as {account}: {users:?}"
+        );
+    }
+    Ok(())
+}
+
+/// On the command line it is told too, of the server that is `watched`; who follows another server hears none of it.
+async fn told_to_people(fleet: &Fleet, watched: &Path, other: &Path) -> anyhow::Result<()> {
+    // That server's failover, and nothing else that happened;
+    let lines = lines_with(watched, "failover.completed").await?;
+    for name in [
+        "failover.started",
+        "failover.serving",
+        "failover.restoring",
+        "failover.completed",
+    ] {
+        let told = lines.iter().filter(|line| line.contains(name)).count();
+        assert_eq!(told, 1, "{name}: {lines:#?}");
+    }
+    for line in &lines {
+        let chosen = line.contains(" failover.") && line.contains("recorder-1");
+        assert!(chosen, "{line}: {lines:#?}");
+    }
+    // and whoever follows another server hears none of it, until something of that one happens.
+    let meant = [
+        "server",
+        "maintenance",
+        "failover-2",
+        "--for",
+        "30m",
+        "--why",
+        "dust",
+    ];
+    told(fleet, &meant).await?;
+    let lines = lines_with(other, "server.maintenance_begun").await?;
+    for line in &lines {
+        assert!(
+            line.contains("failover-2") && !line.contains("recorder-1"),
+            "{lines:#?}"
+        );
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_rights() -> anyhow::Result<()>
 {
@@ -220,18 +275,7 @@ async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_r
     let (watched, other) = (place.join("watched.out"), place.join("other.out"));
     let mut follows_it = follows(&fleet.rig, &watched, &["--server", "recorder-1", "failover.*"])?;
     let mut follows_another = follows(&fleet.rig, &other, &["--server", "failover-2"])?;
-    let users = fleet.rig.broker.control(&["list_connections", "user"]).await?;
-    let users: BTreeSet<&str> = users
-        .lines()
-        .map(str::trim)
-        .filter(|user| *user != "user")
-        .collect();
-    for (process, account) in accounts() {
-        assert!(
-            users.contains(account),
-            "{process} is not connected as {account}: {users:?}"
-        );
-    }
+    each_by_its_account(&fleet).await?;
 
     // when a server fails and comes back,
     fleet.rig.server("recorder-1").kill();
@@ -274,39 +318,7 @@ async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_r
             "{completed}"
         );
     }
-    // On the command line it is told too: that server's failover, and nothing else that happened;
-    let lines = lines_with(&watched, "failover.completed").await?;
-    for name in [
-        "failover.started",
-        "failover.serving",
-        "failover.restoring",
-        "failover.completed",
-    ] {
-        let told = lines.iter().filter(|line| line.contains(name)).count();
-        assert_eq!(told, 1, "{name}: {lines:#?}");
-    }
-    for line in &lines {
-        let chosen = line.contains(" failover.") && line.contains("recorder-1");
-        assert!(chosen, "{line}: {lines:#?}");
-    }
-    // and whoever follows another server hears none of it, until something of that one happens.
-    let meant = [
-        "server",
-        "maintenance",
-        "failover-2",
-        "--for",
-        "30m",
-        "--why",
-        "dust",
-    ];
-    told(&fleet, &meant).await?;
-    let lines = lines_with(&other, "server.maintenance_begun").await?;
-    for line in &lines {
-        assert!(
-            line.contains("failover-2") && !line.contains("recorder-1"),
-            "{lines:#?}"
-        );
-    }
+    told_to_people(&fleet, &watched, &other).await?;
     for follower in [&mut follows_it, &mut follows_another] {
         assert!(
             follower.try_wait()?.is_none(),
