@@ -30,6 +30,10 @@ struct Arguments {
     soak: bool,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long the schedules took is printed, and nothing is decided by it"
+)]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(schedule) = arguments.seed {
