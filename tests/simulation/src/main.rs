@@ -13,6 +13,10 @@ use std::{
 use clap::Parser;
 use understudy_simulation::{Bug, Outcome, Schedule, run, shrink, tell};
 
+/// A hundred thousand schedules are mostly small pieces of memory that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeded faults on the pure machines of the fleet.
 #[derive(Parser)]
 struct Arguments {
