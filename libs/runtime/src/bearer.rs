@@ -7,6 +7,15 @@ use crate::Secret;
 /// The fewest characters of a token: 128 bits, in hexadecimal.
 pub const TOKEN_MIN: usize = 32;
 
+/// A token without the blanks around it; none if it is shorter than [`TOKEN_MIN`], or has what can't stand in headers
+/// and addresses as it is (RFC 3986, 2.3).
+#[must_use]
+pub fn plain(token: &Secret) -> Option<Secret> {
+    let token = token.expose().trim();
+    let unreserved = |c: char| c.is_ascii_alphanumeric() || "-_.~".contains(c);
+    (token.len() >= TOKEN_MIN && token.chars().all(unreserved)).then(|| Secret::new(token))
+}
+
 /// A token that callers have to present.
 #[derive(Clone, Copy)]
 pub struct Bearer(blake3::Hash);

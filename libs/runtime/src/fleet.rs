@@ -15,7 +15,7 @@ use warp::{Filter, Rejection, http::HeaderMap, reject::Reject};
 
 use crate::{
     ConfigError, Secret,
-    bearer::{Bearer, TOKEN_MIN},
+    bearer::{self, Bearer, TOKEN_MIN},
     secret::secret,
 };
 
@@ -42,21 +42,14 @@ impl FleetConfig {
             return Ok(None);
         }
         let token = secret(&self.token, &self.token_file, "fleet.token")?;
-        let token = Secret::new(token.expose().trim());
-        let plain = token
-            .expose()
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
-        if token.expose().len() < TOKEN_MIN || !plain {
-            return Err(ConfigError::Secret {
-                name: "fleet.token".to_owned(),
-                what: format!(
-                    "it has to have {TOKEN_MIN} characters or more, letters, digits and -_.~ only, for example from: \
-                     openssl rand -hex 32"
-                ),
-            });
-        }
-        Ok(Some(token))
+        let plain = bearer::plain(&token).ok_or_else(|| ConfigError::Secret {
+            name: "fleet.token".to_owned(),
+            what: format!(
+                "it has to have {TOKEN_MIN} characters or more, letters, digits and -_.~ only, for example from: \
+                 openssl rand -hex 32"
+            ),
+        })?;
+        Ok(Some(plain))
     }
 
     /// Who is let in at `listen`, the value of the key `key`.

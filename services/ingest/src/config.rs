@@ -7,12 +7,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use understudy_media::film::StudioConfig;
-use understudy_runtime::{Secret, secret::secret};
+use understudy_runtime::{
+    Secret,
+    bearer::{self, TOKEN_MIN},
+    secret::secret,
+};
 
 use crate::IngestError;
-
-/// The fewest characters of a token: 128 bits, in hexadecimal.
-const TOKEN_MIN: usize = 32;
 
 /// Section `[ingest]`: how the recording service records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,19 +106,14 @@ impl IngestConfig {
         }
         let token = secret(&self.relay_token, &self.relay_token_file, "[ingest] relay_token")
             .map_err(|error| IngestError::Relay(error.to_string()))?;
-        let token = Secret::new(token.expose().trim());
         // It is part of addresses, and of RTSP's headers.
-        let plain = token
-            .expose()
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
-        if token.expose().len() < TOKEN_MIN || !plain {
-            return Err(IngestError::Relay(format!(
+        let plain = bearer::plain(&token).ok_or_else(|| {
+            IngestError::Relay(format!(
                 "relay_token has to have {TOKEN_MIN} characters or more, letters, digits and -_.~ only, for example \
                  from: openssl rand -hex 32"
-            )));
-        }
-        Ok(Some(token))
+            ))
+        })?;
+        Ok(Some(plain))
     }
 
     /// Where viewers find it, listening on `address`.

@@ -123,7 +123,10 @@ impl Fleet {
             folder: folder.path().to_owned(),
             ..plan
         };
-        let rig = Rig::describe(plan).await?;
+        Self::launch(Rig::describe(plan).await?, folder).await
+    }
+
+    async fn launch(rig: Rig, folder: TempDir) -> anyhow::Result<Self> {
         let mut fleet = Self::of(rig, folder)?;
         fleet.rig.launch().await?;
         fleet.rig.enroll().await?;
@@ -156,14 +159,24 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::filming`].
     pub async fn filming_in(folder: TempDir, plan: Plan) -> anyhow::Result<Self> {
-        let cameras = u32::try_from(plan.cameras)?;
-        let fleet = Self::start_in(folder, plan).await?;
-        fleet.films("recorder-1", cameras).await?;
-        fleet
-            .server("recorder-1", "to be protected", |view| view.protected)
+        Self::start_in(folder, plan).await?.all_film().await
+    }
+
+    /// As [`Fleet::filming`], of a rig in `folder` that is described and not started.
+    ///
+    /// # Errors
+    /// As [`Fleet::filming`].
+    pub async fn filming_as(rig: Rig, folder: TempDir) -> anyhow::Result<Self> {
+        Self::launch(rig, folder).await?.all_film().await
+    }
+
+    async fn all_film(self) -> anyhow::Result<Self> {
+        let cameras = u32::try_from(self.rig.plan.cameras)?;
+        self.films("recorder-1", cameras).await?;
+        self.server("recorder-1", "to be protected", |view| view.protected)
             .await
             .context("the failover servers don't stand by")?;
-        Ok(fleet)
+        Ok(self)
     }
 
     /// Waits until `server` is as `wanted` says.

@@ -99,13 +99,7 @@ async fn c3_a_server_whose_disk_is_bad_where_it_records_is_failed_over_by_its_re
     // Where the file system puts the next probe is not sure: it comes a minute after the first, which goes through.
     let agent = &mut rig.server("recorder-1").agent;
     agent.set_environment("UNDERSTUDY_AGENT__VOLUME_INTERVAL_MS", "60000");
-    let mut fleet = Fleet::of(rig, folder)?;
-    fleet.rig.launch().await?;
-    fleet.rig.enroll().await?;
-    fleet.films("recorder-1", 4).await?;
-    fleet
-        .server("recorder-1", "to be protected", |view| view.protected)
-        .await?;
+    let mut fleet = Fleet::filming_as(rig, folder).await?;
     fleet.files("recorder-1", 4).await?;
     disk.is_cut_off(STILL_GOOD).map_err(anyhow::Error::msg)?;
 

@@ -256,13 +256,7 @@ async fn a1_programs_outside_follow_a_failover_of_services_that_have_the_least_r
     let place = folder.path().join("accounts");
     std::fs::create_dir(&place)?;
     let made = give_accounts(&mut rig, &place).await?;
-    let mut fleet = Fleet::of(rig, folder)?;
-    fleet.rig.launch().await?;
-    fleet.rig.enroll().await?;
-    fleet.films("recorder-1", 4).await?;
-    fleet
-        .server("recorder-1", "to be protected", |view| view.protected)
-        .await?;
+    let mut fleet = Fleet::filming_as(rig, folder).await?;
     let rust = Follower::start(in_rust(), &made.url("events.rust")?, &place, "rust").await?;
     let python = match in_python() {
         Ok(command) => Some(Follower::start(command, &made.url("events.python")?, &place, "python").await?),
